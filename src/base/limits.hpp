@@ -1,0 +1,83 @@
+// Every limit has a name, and stands here. What a person may change is a setting; these are its bounds and defaults.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/units.hpp"
+
+namespace grange::limits {
+
+// jobs and tasks
+inline constexpr std::uint32_t kTasksPerJob = 10'000'000;
+inline constexpr std::uint32_t kQueuedTasks = 50'000'000;  // over all jobs; a submit beyond it is refused
+inline constexpr std::uint32_t kLiveJobs = 200'000;
+inline constexpr std::size_t kTaskBytes = 96;  // of a live task in the core
+inline constexpr std::uint32_t kMaxAttempts = 100;
+inline constexpr std::uint32_t kDefaultAttempts = 3;
+inline constexpr std::uint32_t kDefaultCrashLimit = 5;
+inline constexpr Millis kBackoffBase{1000};
+inline constexpr Millis kBackoffCap{60'000};
+inline constexpr int kPriorityMin = -1000;
+inline constexpr int kPriorityMax = 1000;
+inline constexpr std::uint32_t kRequests = 4096;  // distinct interned requirements
+inline constexpr std::size_t kNameBytes = 256;
+inline constexpr std::size_t kLabels = 64;
+inline constexpr std::size_t kArgv = 4096;
+inline constexpr std::size_t kFilesPerTask = 1000;
+
+// leases
+inline constexpr Millis kHeartbeat{10'000};
+inline constexpr Millis kLease{30'000};
+inline constexpr std::uint32_t kWorkers = 10'000;
+inline constexpr std::uint32_t kWindow = 4096;  // attempts that a worker may hold at once
+
+// bytes on the wire
+inline constexpr Bytes kFrame = 16 * MiB;
+inline constexpr Bytes kInline = 256 * KiB;       // larger arguments and results go as blobs
+inline constexpr Bytes kHttpHeader = 32 * KiB;
+inline constexpr Bytes kHttpBody = 64 * MiB;      // of a request that is not a blob
+inline constexpr Bytes kBlob = 64 * GiB;
+inline constexpr Bytes kOutboxBytes = 64 * MiB;   // unsent and unacknowledged frames of one session
+inline constexpr std::size_t kOutboxFrames = 65'536;
+inline constexpr int kJsonDepth = 64;
+inline constexpr std::size_t kMessageBytes = 8 * KiB;     // an error message kept with a task
+inline constexpr std::size_t kTracebackBytes = 64 * KiB;
+
+// connections
+inline constexpr std::size_t kConnections = 20'000;
+inline constexpr Millis kHandshake{10'000};
+inline constexpr Millis kIdle{60'000};            // a socket that says nothing, not even a pong
+inline constexpr Millis kReconnectFirst{1000};
+inline constexpr Millis kReconnectLast{60'000};
+inline constexpr double kReconnectJitter = 0.1;
+inline constexpr int kBreakerFailures = 5;        // in a row, and the circuit opens
+inline constexpr Millis kBreakerOpen{10'000};
+inline constexpr Millis kShutdown{10'000};
+inline constexpr Millis kCloseWait{3'000};        // for the peer's half of a polite close
+inline constexpr Bytes kStreamBytes = 1 * MiB;    // unsent of one streamed answer, before its writer ought to hold back
+inline constexpr Bytes kGzipFrom = 1 * KiB;
+
+// logs and events
+inline constexpr Bytes kLogPerTask = 64 * MiB;    // then cut, and said so
+inline constexpr Bytes kLogChunk = 64 * KiB;
+inline constexpr Bytes kLogQueueBytes = 64 * MiB;  // log lines that wait for the disk
+inline constexpr std::size_t kLogQueueLines = 262'144;
+inline constexpr std::size_t kEventsKept = 65'536;
+inline constexpr std::size_t kFollowers = 10'000;
+
+// REST
+inline constexpr std::uint32_t kPage = 1000;
+inline constexpr std::uint32_t kPageDefault = 100;
+inline constexpr Millis kLongPoll{60'000};
+
+// engine loop
+inline constexpr Bytes kPageCache = 128 * MiB;     // arguments of tasks that are about to run
+inline constexpr std::size_t kInbox = 1'000'000;  // events waiting for the loop; a full inbox slows the senders
+inline constexpr std::size_t kCommitBatch = 16'384;
+
+static_assert(kHeartbeat * 2 < kLease, "a lease outlives one lost heartbeat");
+static_assert(kInline * 4 < kFrame);
+static_assert(kFrame < kOutboxBytes);
+
+}  // namespace grange::limits

@@ -1,0 +1,43 @@
+// What the core wants done, as values: records to write, then messages to let go once they are on disk.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "core/records.hpp"
+
+namespace grange::core {
+
+struct SendAssign { WorkerNo worker; Fence fence; bool checkpoint = false; };
+struct SendCancel { WorkerNo worker; TaskId task; Attempt attempt = 0; };
+struct SendTakeBack { WorkerNo worker; TaskId task; };
+struct SendAck { WorkerNo worker; TaskId task; Attempt attempt = 0; bool accepted = false; };
+struct NoteFailed { TaskId task; Attempt attempt = 0; WorkerNo worker; FailureClass failure{}; BodyRef body = kNoBody; bool retry = false; Millis retry_in{}; };
+struct NoteJob { JobNo job; JobState state{}; std::uint32_t count = 0; JobCounts counts; std::uint32_t running = 0; std::uint32_t cancelled_from = 0; };
+enum class WorkerNews : std::uint8_t { connected, disconnected, lost, left };
+struct NoteWorker { WorkerNo worker; WorkerNews news{}; std::uint32_t requeued = 0; };
+
+struct Effects {
+  std::vector<Record> records;
+  std::vector<SendAssign> assign;
+  std::vector<SendCancel> cancel;
+  std::vector<SendTakeBack> take_back;
+  std::vector<SendAck> acks;
+  std::vector<NoteFailed> failed;
+  std::vector<NoteJob> jobs;
+  std::vector<NoteWorker> workers;
+
+  bool empty() const {
+    return records.empty() && assign.empty() && cancel.empty() && take_back.empty() && acks.empty() && failed.empty() &&
+           jobs.empty() && workers.empty();
+  }
+};
+
+// The direct answer to one event. Where an event promises something, the promise holds once its batch is on disk.
+struct StepAnswer {
+  Result<> result;
+  std::uint32_t count = 0;             // CancelJob, RetryTasks: how many tasks; WorkerHello: how many were adopted
+  std::vector<Fence> refused = {};     // WorkerHello: what it may no longer run
+};
+
+}  // namespace grange::core

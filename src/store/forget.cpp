@@ -1,0 +1,99 @@
+// Taking away what is no longer wanted. Not reached by a task's way through the house.
+#include "store/sqlite_store.hpp"
+
+namespace grange::store {
+namespace {
+
+// Rows deleted in one call: some tens of milliseconds, so that commits never wait long behind it.
+constexpr std::int64_t kRowsPerCall = 50'000;
+
+constexpr const char* kOfAJob[] = {
+    "DELETE FROM outcomes WHERE task IN (SELECT task FROM outcomes WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
+    "DELETE FROM pages WHERE first IN (SELECT first FROM pages WHERE first >= ?1 AND first < ?2 LIMIT ?3)",
+    "DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE job = ?1 >> 32 AND ?2 LIMIT ?3)",
+    "DELETE FROM kept WHERE task IN (SELECT task FROM kept WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
+    "DELETE FROM checkpoints WHERE task IN (SELECT task FROM checkpoints WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
+    "DELETE FROM refs WHERE (task, kind, sha256) IN (SELECT task, kind, sha256 FROM refs WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
+};
+
+}  // namespace
+
+// True: nothing of the job is left.
+bool SqliteStore::delete_some(JobNo job, std::int64_t& budget) {
+  for (const char* text : kOfAJob) {
+    if (budget <= 0) return false;
+    sql(text).bind_u(1, TaskId::of(job, 0).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed).bind(3, budget).run();
+    const std::int64_t gone = db_.changes();
+    if (text == kOfAJob[0]) counters_.outcome_rows -= static_cast<std::uint64_t>(gone);
+    if (text == kOfAJob[1]) counters_.page_rows -= static_cast<std::uint64_t>(gone);
+    if (text == kOfAJob[2]) counters_.failure_rows -= static_cast<std::uint64_t>(gone);
+    budget -= gone;
+  }
+  return budget > 0;
+}
+
+Result<std::vector<JobNo>> SqliteStore::forget_ended(WallMs before, std::uint64_t keep, std::uint32_t limit) {
+  const Counters was = counters_;
+  try {
+    sqlite::Transaction t(db_);
+    const Totals& totals = counters_.totals;
+    const std::uint64_t ended = totals.jobs_completed + totals.jobs_failed + totals.jobs_cancelled;
+    const std::uint64_t excess = ended > keep ? ended - keep : 0;
+    std::vector<std::pair<JobNo, core::JobState>> jobs;
+    {
+      sqlite::Use oldest(sql("SELECT no, state, ended FROM jobs WHERE state >= 2 ORDER BY ended, no LIMIT ?"));
+      oldest->bind(1, limit);
+      while (oldest->step()) {
+        if (oldest->i64(2) >= before.ms && jobs.size() >= excess) break;
+        jobs.emplace_back(JobNo{oldest->u32(0)}, static_cast<core::JobState>(oldest->i(1)));
+      }
+    }
+    for (const auto& [job, state] : jobs) {
+      sql("DELETE FROM jobs WHERE no=?").bind(1, job.value).run();
+      sql("DELETE FROM specs WHERE job=?").bind(1, job.value).run();
+      sql("INSERT INTO trash(job) VALUES(?)").bind(1, job.value).run();
+      --counters_.totals.jobs;
+      --jobs_in(state);
+    }
+    for (std::int64_t budget = kRowsPerCall; budget > 0;) {
+      const JobNo job{static_cast<std::uint32_t>(db_.integer("SELECT min(job) FROM trash"))};
+      if (job.value == 0 || !delete_some(job, budget)) break;
+      sql("DELETE FROM trash WHERE job=?").bind(1, job.value).run();
+    }
+    write_counters();
+    t.commit();
+    std::vector<JobNo> gone;
+    for (const auto& [job, state] : jobs) {
+      jobs_.erase(job);
+      gone.push_back(job);
+    }
+    return gone;
+  } catch (sqlite::Failure& failure) {
+    undo(was);
+    return std::move(failure.error);
+  }
+}
+
+Result<> SqliteStore::forget_all() {
+  const Counters was = counters_;
+  try {
+    sqlite::Transaction t(db_);
+    db_.exec("DELETE FROM jobs; DELETE FROM specs; DELETE FROM pages; DELETE FROM outcomes; DELETE FROM kept; DELETE FROM checkpoints; "
+             "DELETE FROM failures; DELETE FROM worker_failures; DELETE FROM refs; DELETE FROM models; DELETE FROM trash; "
+             "DELETE FROM workers WHERE connected=0; UPDATE workers SET completed=0, failed=0, run_us=0");
+    counters_ = {};
+    counters_.last_job = was.last_job;
+    write_counters();
+    t.commit();
+  } catch (sqlite::Failure& failure) {
+    undo(was);
+    return std::move(failure.error);
+  }
+  jobs_.clear();
+  extras_.clear();
+  // Gives the space back to the disk. What matters is done: a reader in the way or a full disk is no failure here.
+  sqlite3_exec(db_.raw(), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)", nullptr, nullptr, nullptr);
+  return {};
+}
+
+}  // namespace grange::store

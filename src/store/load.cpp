@@ -1,0 +1,93 @@
+// What start-up reads: jobs that have not ended, and what of them is still to do. Ended jobs cost nothing here.
+#include <fmt/format.h>
+#include <openssl/rand.h>
+
+#include <unordered_set>
+
+#include "store/header_row.hpp"
+#include "store/sqlite_store.hpp"
+
+namespace grange::store {
+namespace {
+
+std::string new_server_id() {
+  unsigned char bytes[16];
+  if (RAND_bytes(bytes, sizeof bytes) != 1) {
+    throw sqlite::Failure{SQLITE_ERROR, Error{ErrorClass::internal, "The system gave no random bytes for the server's id.", {}}};
+  }
+  std::string id;
+  for (const unsigned char b : bytes) id += fmt::format("{:02x}", b);
+  return id;
+}
+
+Loaded::Job job_from(const sqlite::Statement& s, const std::string& path) {
+  Loaded::Job job;
+  job.job = {s.u32(0)};
+  job.id = s.null(1) ? std::to_string(job.job.value) : s.text(1);
+  if (!read_header(s, 2, job.header)) {
+    throw sqlite::Failure{SQLITE_CORRUPT, Error{ErrorClass::storage_damaged,
+                                                fmt::format("{} is damaged: the requirements of job {} make no sense. Restore it from a backup.",
+                                                            path, job.job.value),
+                                                {}}};
+  }
+  constexpr int p = 2 + kHeaderColumns;
+  job.progress = {job.job,        static_cast<core::JobState>(s.i(p)), s.u32(p + 1), {s.u32(p + 2), s.u32(p + 3), s.u32(p + 4)},
+                  {s.i64(p + 5)}, {s.i64(p + 6)}};
+  return job;
+}
+
+}  // namespace
+
+Result<Loaded> SqliteStore::load() {
+  return sqlite::guarded<Loaded>([&]() -> Result<Loaded> {
+    Loaded out;
+    {
+      sqlite::Transaction t(db_);
+      out.incarnation = static_cast<std::uint64_t>(db_.integer("SELECT value FROM meta WHERE key='incarnation'")) + 1;
+      sql("INSERT OR REPLACE INTO meta(key, value) VALUES('incarnation', ?)").bind_u(1, out.incarnation).run();
+      out.server_id = db_.text("SELECT value FROM meta WHERE key='server_id'");
+      if (out.server_id.empty()) {
+        out.server_id = new_server_id();
+        sql("INSERT INTO meta(key, value) VALUES('server_id', ?)").bind_text(1, out.server_id).run();
+      }
+      t.commit();
+    }
+    out.last_job = {counters_.last_job};
+
+    std::unordered_set<std::uint32_t> unfinished;
+    jobs_.clear();
+    sqlite::Statement jobs(db_,
+                           "SELECT no, id, " GRANGE_HEADER_COLUMNS
+                           ", state, next_index, completed, failed, cancelled, started, ended FROM jobs WHERE state IN (0, 1) ORDER BY no");
+    sqlite::Statement ends(db_, "SELECT task FROM outcomes WHERE task >= ? AND task < ? ORDER BY task");
+    while (jobs.step()) {
+      Loaded::Job job = job_from(jobs, directory() + "/farm.db");
+      // The gaps in the ordered keys are what is open.
+      const std::uint64_t base = TaskId::of(job.job, 0).packed;
+      std::uint32_t expected = 0;
+      ends.bind_u(1, base).bind_u(2, base + job.progress.next_index);
+      while (ends.step()) {
+        const std::uint32_t index = TaskId{ends.u64(0)}.index();
+        for (; expected < index; ++expected) job.open.push_back(expected);
+        expected = index + 1;
+      }
+      ends.reset();
+      for (; expected < job.progress.next_index; ++expected) job.open.push_back(expected);
+      jobs_[job.job] = {job.progress.state, job.progress.counts};
+      unfinished.insert(job.job.value);
+      out.jobs.push_back(std::move(job));
+    }
+
+    sqlite::Statement kept(db_, "SELECT task, attempt, failures, crashes, ready_at FROM kept ORDER BY task");
+    while (kept.step()) {
+      const TaskId task{kept.u64(0)};
+      if (!unfinished.contains(task.job().value)) continue;
+      out.tasks.push_back({task, kept.u32(1), static_cast<std::uint16_t>(kept.i(2)), static_cast<std::uint16_t>(kept.i(3)), {kept.i64(4)}});
+    }
+    sqlite::Statement workers(db_, "SELECT no, id, connected FROM workers ORDER BY no");
+    while (workers.step()) out.workers.push_back({{workers.u32(0)}, workers.text(1), workers.i(2) != 0});
+    return out;
+  });
+}
+
+}  // namespace grange::store

@@ -1,0 +1,85 @@
+// The one implementation of Store. Its parts: store.cpp (open), commit.cpp, load.cpp, forget.cpp.
+#pragma once
+
+#include <mutex>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "store/folder.hpp"
+#include "store/sqlite.hpp"
+#include "store/store.hpp"
+
+namespace grange::store {
+
+// The row of `totals`: what people ask for, and counts of rows that would take a scan.
+struct Counters {
+  Totals totals;
+  std::uint32_t last_job = 0;
+  std::uint64_t outcome_rows = 0, page_rows = 0, failure_rows = 0;
+};
+Counters read_counters(const sqlite::Db& db);
+
+enum RefKind : std::int64_t { kJobRef = 1, kResultRef = 2, kCheckpointRef = 3 };  // on disk
+
+class SqliteStore final : public Store {
+ public:
+  SqliteStore(OpenOptions options, FolderLock lock);
+  void start();  // opens and checks the file; throws sqlite::Failure
+
+  Result<Loaded> load() override;
+  Result<> commit(const Commit& commit) override;
+  Result<> room_for(Bytes bytes) const override;
+  Result<std::vector<JobNo>> forget_ended(WallMs before, std::uint64_t keep, std::uint32_t limit) override;
+  Result<> forget_all() override;
+  Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256, Bytes bytes, WallMs at) override;
+  const std::string& directory() const override { return options_.directory; }
+  Result<std::unique_ptr<Reader>> reader() const override;
+
+ private:
+  struct JobNow {
+    core::JobState state{};
+    core::JobCounts counts;
+  };
+  struct WorkerDelta {
+    std::uint64_t completed = 0, failed = 0, run_us = 0;
+  };
+
+  sqlite::Statement& sql(const char* text) { return statements_.get(db_, text); }
+  void apply(const core::JobAdded& r, const core::Bodies& bodies);
+  void apply(const core::JobProgressed& r, const core::Bodies& bodies);
+  void apply(const core::TaskKept& r, const core::Bodies& bodies);
+  void apply(const core::TaskEnded& r, const core::Bodies& bodies);
+  void apply(const core::TaskReopened& r, const core::Bodies& bodies);
+  void apply(const core::AttemptFailed& r, const core::Bodies& bodies);
+  void apply(const core::CheckpointKept& r, const core::Bodies& bodies);
+  void apply(const core::WorkerSeen& r, const core::Bodies& bodies);
+  void write_workers();
+  void write_counters();
+  void add_ref(TaskId task, RefKind kind, const std::string& sha256);
+  void drop_refs(TaskId task, RefKind kind);
+  JobNow& now_of(JobNo job);
+  std::uint64_t& jobs_in(core::JobState state);
+  bool delete_some(JobNo job, std::int64_t& budget);
+  void undo(const Counters& before);
+
+  OpenOptions options_;
+  FolderLock lock_;
+  sqlite::Db db_;
+  sqlite::Statements statements_;
+  sqlite::Statement* plain_outcome_ = nullptr;  // the hot one
+  std::string scratch_;
+
+  Counters counters_;
+  // State and counts of jobs as on disk (unfinished ones, mostly): what a JobProgressed changes is told from them.
+  std::unordered_map<JobNo, JobNow> jobs_;
+  // Tasks that may have a row in `kept` or `checkpoints`; so that an ordinary end costs one INSERT and no DELETE.
+  std::unordered_set<std::uint64_t> extras_;
+  std::vector<std::uint64_t> ended_extras_;
+  std::unordered_map<std::uint32_t, WorkerDelta> worker_deltas_;
+
+  mutable std::mutex room_mutex_;
+  mutable Bytes room_ = 0;
+  mutable Instant room_at_{INT64_MIN};
+};
+
+}  // namespace grange::store
