@@ -1,0 +1,253 @@
+// The OpenAPI document is made from the route table, so it cannot say what is not served.
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+
+#include "server/api/rest.hpp"
+#include "server/text.hpp"
+
+namespace grange::server {
+namespace {
+
+using json::array;
+using json::object;
+
+object of_type(std::string_view type) {
+  return {{"type", type}};
+}
+
+// "id:string name:string total_tasks:integer" -> an object schema. "*" after a type: may be null.
+object schema(std::string_view fields, std::string_view about) {
+  object properties;
+  while (!fields.empty()) {
+    const std::size_t space = fields.find(' ');
+    std::string_view field = fields.substr(0, space);
+    fields = space == std::string_view::npos ? std::string_view{} : fields.substr(space + 1);
+    const std::size_t colon = field.find(':');
+    std::string_view type = field.substr(colon + 1);
+    if (type.ends_with('*')) {
+      type.remove_suffix(1);
+      properties[field.substr(0, colon)] = object{{"type", array{type, "null"}}};
+    } else {
+      properties[field.substr(0, colon)] = of_type(type);
+    }
+  }
+  return {{"type", "object"}, {"description", about}, {"properties", std::move(properties)}};
+}
+
+object schemas() {
+  object out;
+  out["Error"] = object{{"type", "object"},
+                        {"description", "Every error has this shape."},
+                        {"properties", object{{"error", schema("code:string message:string details:object",
+                                                               "code is for programs, message for people")}}}};
+  out["Stats"] = schema(
+      "total_jobs:integer completed_jobs:integer pending_jobs:integer connected_workers:integer active_tasks:integer "
+      "total_tasks_completed:integer "
+      "running_jobs:integer failed_jobs:integer cancelled_jobs:integer queued_tasks:integer running_tasks:integer "
+      "total_tasks_failed:integer slots:integer "
+      "version:string uptime_seconds:number started_at:string policy:string storage_full:boolean next_event:integer",
+      "Figures of the farm. pending_jobs are those that await the end of tasks, running ones included; next_event is "
+      "where to follow events from.");
+  out["Job"] = schema(
+      "id:string job:integer name:string status:string user:string engine:string priority:integer total_tasks:integer "
+      "completed_tasks:integer failed_tasks:integer "
+      "cancelled_tasks:integer running_tasks:integer pending_tasks:integer created_at:string started_at:string* "
+      "completed_at:string* progress:number existed:boolean",
+      "A job. status: pending, running, completed, failed or cancelled. existed: a submit met a job with the same "
+      "key.");
+  out["Task"] = schema(
+      "id:string job_id:string index:integer status:string attempt:integer worker_id:string* failure:string* "
+      "message:string* run_ms:number ended_at:string* retry_at:string*",
+      "A task of a job.");
+  out["Outcome"] = schema(
+      "index:integer status:string encoding:string value_base64:string value_sha256:string exit_code:integer "
+      "failure:string* message:string* traceback:string* "
+      "attempt:integer worker_id:string* run_ms:number files:array",
+      "What a task ended with. value: JSON, or text; value_base64: a pickle or other bytes; value_sha256: a blob.");
+  out["Outcome"].as_object()["properties"].as_object()["value"] = object{{"description", "Any JSON value"}};
+  out["LogLine"] = schema(
+      "cursor:integer task:string index:integer attempt:integer stream:string time:string text:string* "
+      "data_base64:string",
+      "A piece of a task's output.");
+  out["Worker"] = schema(
+      "id:string number:integer name:string status:string hostname:string os:string slots:integer cpus:number "
+      "cpu_model:string memory_bytes:integer gpus:array engines:array "
+      "labels:object running:integer backlog:integer window:integer connected:boolean dialect:string* "
+      "first_seen:string last_seen:string tasks_completed:integer "
+      "tasks_failed:integer run_ms:number cpu_percent:number* memory_used_bytes:integer* version:string "
+      "python_version:string* sandbox:string notes:array",
+      "A worker. status: online, busy, draining, reconnecting or offline.");
+  out["WorkerFailure"] = schema(
+      "id:integer worker_id:string* job_id:string task_id:string index:integer attempt:integer failure:string "
+      "message:string* failed_at:string",
+      "An attempt that failed.");
+  out["WorkerFailureStats"] =
+      schema("worker_id:string failures:integer by_class:object tasks_completed:integer failure_rate:number",
+             "Failures of one worker.");
+  out["JobFile"] = schema(
+      "name:string engine:string script:string count:integer args:array env:object files_in:array files_out:array "
+      "stdin:string priority:integer retries:integer retry:object "
+      "cpus:number gpus:number labels:object user:string key:string id:string fail_fast:boolean builtin:object "
+      "python:object model:string encoding:string",
+      "What to run. command: a list of strings, or one string for /bin/sh. timeout: seconds or \"10m\". memory, disk: "
+      "bytes or \"2GiB\". \"{}\" in command and script is the "
+      "task's argument, \"{index}\" its index.");
+  object& file = out["JobFile"].as_object()["properties"].as_object();
+  file["command"] =
+      object{{"oneOf", array{object{{"type", "array"}, {"items", of_type("string")}}, of_type("string")}}};
+  for (const std::string_view unit : {"timeout", "memory", "disk"})
+    file[unit] = object{{"oneOf", array{of_type("number"), of_type("string")}}};
+  out["Reason"] = schema("reason:string", "Why; optional.");
+  out["Cancelled"] = schema("cancelled:integer", "How many tasks were cancelled.");
+  out["Retried"] = schema("retried:integer", "How many tasks run again.");
+  out["Done"] = schema("ok:boolean", "It was done.");
+  out["Blob"] = schema("sha256:string bytes:integer existed:boolean", "A blob that is here now.");
+  out["BlobStatus"] = schema("sha256:string received:integer complete:boolean", "How much of it is here.");
+  out["Model"] = schema("name:string version:string code_sha256:string bytes:integer code:string",
+                        "Named code; code is hexadecimal text.");
+  out["Policy"] = schema("policy:string policies:array", "The scheduling policy.");
+  out["Database"] = schema(
+      "path:string schema_version:integer db_bytes:integer wal_bytes:integer log_bytes:integer blobs:integer "
+      "blob_bytes:integer disk_free_bytes:integer rows:object",
+      "The data folder.");
+  out["Health"] = schema("status:string version:string", "How it is.");
+  out["OpenApi"] = of_type("object");
+  return out;
+}
+
+object content(std::string_view what) {
+  if (what == "bytes")
+    return {{"application/octet-stream", object{{"schema", object{{"type", "string"}, {"format", "binary"}}}}}};
+  if (what == "html") return {{"text/html", object{{"schema", of_type("string")}}}};
+  if (what == "text") return {{"text/plain", object{{"schema", of_type("string")}}}};
+  if (what == "sse") return {{"text/event-stream", object{{"schema", of_type("string")}}}};
+  const auto ref = [](std::string_view name) { return object{{"$ref", "#/components/schemas/" + std::string(name)}}; };
+  if (what.ends_with("[]")) {
+    what.remove_suffix(2);
+    return {{"application/json", object{{"schema", object{{"type", "array"}, {"items", ref(what)}}}}}};
+  }
+  return {{"application/json", object{{"schema", ref(what)}}}};
+}
+
+}  // namespace
+
+std::string openapi_json() {
+  object paths;
+  for (const Route& route : routes()) {
+    array params;
+    for (const RouteParam& param : route.params) {
+      const bool in_path = route.pattern.find("{" + std::string(param.name) + "}") != std::string_view::npos;
+      object one{{"name", param.name},
+                 {"in", in_path ? "path" : "query"},
+                 {"description", param.summary},
+                 {"schema", of_type(param.type)}};
+      if (in_path) one["required"] = true;
+      params.push_back(std::move(one));
+    }
+    object ok{{"description", "Done"}};
+    if (!route.response.empty()) ok["content"] = content(route.response);
+    object operation{
+        {"summary", route.summary},
+        {"tags", array{route.tag}},
+        {"x-action", name(route.action)},
+        {"parameters", std::move(params)},
+        {"responses", object{{"200", std::move(ok)},
+                             {"default", object{{"description", "An error"}, {"content", content("Error")}}}}}};
+    if (!route.request.empty()) operation["requestBody"] = object{{"content", content(route.request)}};
+    const bool open = authorize({"anonymous", PrincipalKind::anonymous}, route.action, {"route"}).ok();
+    if (open) operation["security"] = array{};
+    std::string method(route.method);
+    std::transform(method.begin(), method.end(), method.begin(), [](char c) { return static_cast<char>(c + 32); });
+    if (!paths.contains(route.pattern)) paths[route.pattern] = object{};
+    paths[route.pattern].as_object()[method] = std::move(operation);
+  }
+  const object document{
+      {"openapi", "3.1.0"},
+      {"info", object{{"title", "Grange"},
+                      {"version", kVersion},
+                      {"license", object{{"name", "Apache-2.0"}, {"identifier", "Apache-2.0"}}},
+                      {"description",
+                       "The REST side of a Grange farm. The same operations are there over WebSocket at /ws: Protobuf "
+                       "in binary frames, JSON in text frames."}}},
+      {"security", array{object{{"token", array{}}}}},
+      {"paths", std::move(paths)},
+      {"components", object{{"schemas", schemas()},
+                            {"securitySchemes",
+                             object{{"token", object{{"type", "http"},
+                                                     {"scheme", "bearer"},
+                                                     {"description", "Only when the server was given a token"}}}}}}}};
+  return json::serialize(document);
+}
+
+std::string docs_html() {
+  return R"(<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>Grange API</title><link rel="stylesheet" href="/assets/page.css"></head>
+<body><header><h1>Grange <span>API</span></h1><nav><a href="/">Farm</a><a href="/openapi.json">openapi.json</a></nav></header>
+<main id="docs"><p class="muted">Reading the document&hellip;</p></main>
+<script src="/assets/docs.js"></script></body></html>
+)";
+}
+
+std::string_view docs_script() {
+  return R"JS('use strict';
+const make = (tag, text, cls) => { const e = document.createElement(tag); if (text) e.textContent = text; if (cls) e.className = cls; return e; };
+const schemaName = (content) => {
+  if (!content) return '';
+  const type = Object.keys(content)[0], s = content[type].schema;
+  if (s.$ref) return s.$ref.split('/').pop();
+  if (s.items && s.items.$ref) return 'list of ' + s.items.$ref.split('/').pop();
+  return type;
+};
+const typeName = (s) => s.type ? [].concat(s.type).join(' or ') : s.oneOf ? s.oneOf.map(typeName).join(' or ') : 'any';
+fetch('/openapi.json').then(r => r.json()).then(doc => {
+  const main = document.getElementById('docs');
+  main.textContent = '';
+  main.append(make('p', doc.info.description));
+  const groups = {};
+  for (const [path, methods] of Object.entries(doc.paths))
+    for (const [method, op] of Object.entries(methods)) (groups[op.tags[0]] ??= []).push([method, path, op]);
+  for (const [tag, list] of Object.entries(groups)) {
+    main.append(make('h2', tag));
+    for (const [method, path, op] of list) {
+      const box = make('details', '', 'route');
+      const head = make('summary');
+      head.append(make('b', method.toUpperCase(), 'method ' + method), make('code', path), make('span', op.summary, 'muted'));
+      box.append(head);
+      if (op.parameters.length) {
+        const table = make('table');
+        for (const p of op.parameters) {
+          const row = make('tr');
+          row.append(make('td', p.name), make('td', p.in + ', ' + typeName(p.schema)), make('td', p.description));
+          table.append(row);
+        }
+        box.append(table);
+      }
+      const body = op.requestBody && schemaName(op.requestBody.content), answer = schemaName(op.responses['200'].content);
+      if (body) box.append(make('p', 'Takes: ' + body));
+      if (answer) box.append(make('p', 'Answers: ' + answer));
+      box.append(make('p', 'Right: ' + op['x-action'] + (op.security ? ' (open to all)' : ''), 'muted'));
+      main.append(box);
+    }
+  }
+  main.append(make('h2', 'schemas'));
+  for (const [name, s] of Object.entries(doc.components.schemas)) {
+    const box = make('details', '', 'route');
+    const head = make('summary');
+    head.append(make('b', name), make('span', s.description || '', 'muted'));
+    box.append(head);
+    const table = make('table');
+    for (const [key, value] of Object.entries(s.properties || {})) {
+      const row = make('tr');
+      row.append(make('td', key), make('td', typeName(value)));
+      table.append(row);
+    }
+    box.append(table);
+    main.append(box);
+  }
+});
+)JS";
+}
+
+}  // namespace grange::server

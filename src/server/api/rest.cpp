@@ -1,0 +1,108 @@
+#include "server/api/rest.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/json/serialize.hpp>
+#include <charconv>
+
+#include "server/text.hpp"
+
+namespace grange::server {
+
+std::map<std::string, std::string> security_headers() {
+  return {
+      {"Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"},
+      {"X-Content-Type-Options", "nosniff"},
+      {"Referrer-Policy", "no-referrer"},
+      {"Cross-Origin-Resource-Policy", "same-origin"}};
+}
+
+void RestCall::answer_text(int status, std::string_view type, std::string body,
+                           std::map<std::string, std::string> headers) const {
+  headers.merge(security_headers());
+  headers["Content-Type"] = std::string(type);
+  headers.emplace("Cache-Control", "no-store");
+  exchange->respond({.status = status, .headers = std::move(headers), .body = std::move(body)});
+}
+
+void RestCall::answer(int status, const boost::json::value& body, std::map<std::string, std::string> headers) const {
+  answer_text(status, "application/json", boost::json::serialize(body), std::move(headers));
+}
+
+void RestCall::fail(const Error& error) const {
+  std::map<std::string, std::string> headers;
+  if (error.cls == ErrorClass::unauthenticated) headers["WWW-Authenticate"] = "Bearer";
+  if (error.cls == ErrorClass::rate_limited || error.cls == ErrorClass::unavailable ||
+      error.cls == ErrorClass::storage_full)
+    headers["Retry-After"] = "1";
+  answer_text(http_status(error.cls), "application/json", error_body(error), std::move(headers));
+}
+
+bool RestCall::number(const std::string& name, std::uint64_t least, std::uint64_t most, std::uint64_t fallback,
+                      std::uint64_t& out) const {
+  const std::string text = query(name);
+  out = fallback;
+  if (text.empty()) return true;
+  const auto value = to_number(text);
+  if (value && *value >= least && *value <= most) {
+    out = *value;
+    return true;
+  }
+  fail({ErrorClass::invalid_argument, fmt::format("\"{}\" must be a whole number from {} to {}.", name, least, most)});
+  return false;
+}
+
+bool RestCall::seconds(const std::string& name, Millis most, Millis& out) const {
+  const std::string text = query(name);
+  out = Millis{0};
+  if (text.empty()) return true;
+  double value = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc{} && end == text.data() + text.size() && value >= 0 && value * 1000 <= static_cast<double>(most.count())) {
+    out = Millis{static_cast<std::int64_t>(value * 1000)};
+    return true;
+  }
+  fail({ErrorClass::invalid_argument, fmt::format("\"{}\" must be a number of seconds from 0 to {}.", name, most.count() / 1000)});
+  return false;
+}
+
+void Rest::handle(net::HttpExchangePtr exchange) {
+  auto call = std::make_shared<RestCall>();
+  call->exchange = std::move(exchange);
+  auto who = s_.authenticator.identify(call->request());
+  if (!who) return call->fail(who.error());
+  call->who = std::move(*who);
+  Match match = match_route(call->request().method, call->request().path);
+  if (match.route == nullptr) {
+    if (!match.allow.empty()) {
+      return call->answer_text(405, "application/json",
+                               error_body({ErrorClass::invalid_argument, "This path takes " + match.allow + "."}),
+                               {{"Allow", match.allow}});
+    }
+    return call->fail({ErrorClass::not_found, "There is nothing at " + cut_utf8(call->request().path, 256) +
+                                                  ". What there is stands at /docs"});
+  }
+  if (auto may = authorize(call->who, match.route->action,
+                           {match.route->tag, match.params.empty() ? std::string_view{}
+                                                                   : std::string_view(match.params.begin()->second)});
+      !may) {
+    return call->fail(may.error());
+  }
+  call->path = std::move(match.params);
+  (this->*match.route->handler)(std::move(call));
+}
+
+bool Rest::streams_body(const net::HttpRequest& head) {
+  return head.method == "PUT" && head.path.starts_with("/api/blobs/");
+}
+
+void Rest::tick(Now now) {
+  if (now.mono - kept_open_ < Micros{15'000'000}) return;
+  kept_open_ = now.mono;
+  std::erase_if(streams_, [](const auto& weak) { return weak.expired(); });
+  for (const auto& weak : streams_) {
+    if (const auto exchange = weak.lock()) exchange->write(":\n\n");
+  }
+}
+
+}  // namespace grange::server

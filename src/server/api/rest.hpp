@@ -1,0 +1,106 @@
+// REST: the routes' handlers. Each checks the form of its question, asks an operation or the store, and shows the
+// answer.
+#pragma once
+
+#include <unordered_map>
+
+#include "server/api/operations.hpp"
+#include "server/api/routes.hpp"
+#include "server/api/views.hpp"
+#include "server/client_sessions.hpp"
+#include "server/task_output.hpp"
+
+namespace grange::server {
+
+struct RestCall {
+  net::HttpExchangePtr exchange;
+  Principal who;
+  std::map<std::string, std::string> path;
+
+  const net::HttpRequest& request() const { return exchange->request(); }
+  std::string query(const std::string& name) const {
+    const auto& all = exchange->request().query;
+    const auto it = all.find(name);
+    return it == all.end() ? std::string() : it->second;
+  }
+  void answer(int status, const boost::json::value& body, std::map<std::string, std::string> headers = {}) const;
+  void answer_text(int status, std::string_view type, std::string body,
+                   std::map<std::string, std::string> headers = {}) const;
+  void fail(const Error& error) const;
+  // A whole number in [least, most]; absent: `fallback`. False: the call was answered with an error.
+  bool number(const std::string& name, std::uint64_t least, std::uint64_t most, std::uint64_t fallback,
+              std::uint64_t& out) const;
+  // Seconds in [0, most], a fraction allowed; absent: 0. False: answered with an error.
+  bool seconds(const std::string& name, Millis most, Millis& out) const;
+};
+
+class Rest {
+ public:
+  Rest(Services& services, Operations& operations, JobWatch& watch, TaskOutput& output, const ClientSessions& clients)
+      : s_(services), operations_(operations), watch_(watch), output_(output), clients_(clients) {}
+
+  void handle(net::HttpExchangePtr exchange);
+  static bool streams_body(const net::HttpRequest& head);
+  void tick(Now now);  // keeps quiet streams open
+
+  // system
+  void get_stats(RestCallPtr call);
+  void get_health(RestCallPtr call);
+  void get_ready(RestCallPtr call);
+  void get_metrics(RestCallPtr call);
+  void get_database(RestCallPtr call);
+  void clear_database(RestCallPtr call);
+  void get_policy(RestCallPtr call);
+  void put_policy(RestCallPtr call);
+  void get_events(RestCallPtr call);
+  void get_page(RestCallPtr call);
+  void get_asset(RestCallPtr call);
+  void get_docs(RestCallPtr call);
+  void get_openapi(RestCallPtr call);
+  // jobs
+  void post_job(RestCallPtr call);
+  void get_jobs(RestCallPtr call);
+  void get_job(RestCallPtr call);
+  void get_tasks(RestCallPtr call);
+  void get_results(RestCallPtr call);
+  void get_spec(RestCallPtr call);
+  void cancel_job(RestCallPtr call);
+  void cancel_task(RestCallPtr call);
+  void retry_job(RestCallPtr call);
+  void get_logs(RestCallPtr call);
+  // workers
+  void get_workers(RestCallPtr call);
+  void drain_worker(RestCallPtr call);
+  void get_failures(RestCallPtr call);
+  void get_failure_stats(RestCallPtr call);
+  // blobs and named code
+  void put_blob(RestCallPtr call);
+  void get_blob(RestCallPtr call);
+  void get_blob_status(RestCallPtr call);
+  void put_model(RestCallPtr call);
+  void get_model(RestCallPtr call);
+  void get_models(RestCallPtr call);
+
+ private:
+  struct LogFollow;
+  void cancel(const RestCallPtr& call, std::optional<std::uint32_t> index);
+  void follow_logs(RestCallPtr call, JobMetaPtr meta, std::optional<std::uint32_t> index, std::int64_t after);
+  void pump_logs(const std::shared_ptr<LogFollow>& follow);
+  void upload(RestCallPtr call, std::string sha256);
+  void upload_over(const std::string& sha256);
+  void keep_open(const net::HttpExchangePtr& exchange) { streams_.push_back(exchange); }
+
+  Services& s_;
+  Operations& operations_;
+  JobWatch& watch_;
+  TaskOutput& output_;
+  const ClientSessions& clients_;
+  std::vector<std::weak_ptr<net::HttpExchange>> streams_;
+  Instant kept_open_{};
+  std::unordered_map<std::string, std::vector<std::function<void()>>>
+      uploads_;  // under way -> those who wait for its end
+};
+
+std::map<std::string, std::string> security_headers();
+
+}  // namespace grange::server

@@ -1,0 +1,42 @@
+// What a job may be. One place, whichever door it came in by.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/bodies.hpp"
+#include "core/types.hpp"
+#include "grange/v1/wire.pb.h"
+
+namespace grange::server {
+
+namespace pb = ::grange::v1;
+
+// Python jobs whose arguments and results are JSON run on any worker with Python, and on workers of the JSON dialect,
+// which offer only this.
+inline constexpr std::string_view kPythonJson = "python+json";
+
+struct BlobFacts {
+  std::function<bool(const std::string& sha256)> exists;
+};
+
+// Fills in defaults and refuses what makes no sense, with a sentence that names the field. not_found names a blob that
+// is not here.
+Result<> validate_job(pb::JobSpec& spec, const std::string& id, const std::vector<core::ArgumentPage>& pages,
+                      const BlobFacts& blobs);
+
+core::JobHeader make_header(const pb::JobSpec& spec);
+// SHA-256 over spec and arguments: tells a repeat from a conflict.
+std::string job_digest(const pb::JobSpec& spec, const std::vector<core::ArgumentPage>& pages);
+std::vector<std::string> job_blobs(const pb::JobSpec& spec, const std::vector<core::ArgumentPage>& pages);
+std::string serialize_stably(const pb::JobSpec& spec);  // map fields in order
+
+// Relative, without "..", ".", empty parts or NUL: stays inside the task's folder.
+bool safe_path(std::string_view path);
+// A name that people may choose: 1..kNameBytes of printable UTF-8.
+bool valid_name(std::string_view name);
+// A job's own id: like a name, of [0-9A-Za-z_.:@-], not digits alone (those are job numbers).
+bool valid_job_id(std::string_view id);
+
+}  // namespace grange::server

@@ -1,0 +1,227 @@
+#include "server/api/views.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/json/serialize.hpp>
+
+#include "server/text.hpp"
+#include "wire/json_dialect.hpp"
+
+namespace grange::server {
+namespace {
+
+constexpr Bytes kShownBlob = 4 * MiB;
+
+json::value text_or_null(const std::string& text) {
+  return text.empty() ? json::value(nullptr) : json::value(text);
+}
+
+json::array files_json(const std::string& files) {
+  json::array out;
+  pb::TaskResult only;
+  if (files.empty() || !only.ParseFromString(files)) return out;
+  for (const pb::FileOut& file : only.files()) {
+    out.push_back(
+        json::object{{"path", file.path()}, {"sha256", file.sha256()}, {"bytes", file.bytes()}, {"mode", file.mode()}});
+  }
+  return out;
+}
+
+}  // namespace
+
+json::value time_json(WallMs t) {
+  return t.ms == 0 ? json::value(nullptr) : json::value(iso_time(t));
+}
+
+json::object job_json(const JobFigures& job) {
+  const store::JobRow& r = job.row;
+  return {{"id", r.id.empty() ? std::to_string(r.job.value) : r.id},
+          {"job", r.job.value},
+          {"name", r.name},
+          {"status", core::name(r.state)},
+          {"user", r.user},
+          {"engine", r.engine},
+          {"priority", r.priority},
+          {"total_tasks", r.count},
+          {"completed_tasks", r.counts.completed},
+          {"failed_tasks", r.counts.failed},
+          {"cancelled_tasks", r.counts.cancelled},
+          {"running_tasks", job.running + job.assigned},
+          {"pending_tasks", job.pending()},
+          {"created_at", time_json(r.submitted)},
+          {"started_at", time_json(r.started)},
+          {"completed_at", time_json(r.ended)},
+          {"progress", job.progress()}};
+}
+
+json::object task_json(const std::string& job_id, const TaskLook& t) {
+  return {{"id", fmt::format("{}/{}", job_id, t.index)},
+          {"job_id", job_id},
+          {"index", t.index},
+          {"status", t.status},
+          {"attempt", t.attempt},
+          {"worker_id", text_or_null(t.worker_id)},
+          {"failure", text_or_null(t.failure)},
+          {"message", text_or_null(t.message)},
+          {"run_ms", static_cast<double>(t.run_us) / 1000.0},
+          {"ended_at", time_json(t.ended_at)},
+          {"retry_at", time_json(t.retry_at)}};
+}
+
+std::string_view encoding_name(pb::Encoding encoding) {
+  switch (encoding) {
+    case pb::ENCODING_JSON:
+      return "json";
+    case pb::ENCODING_PICKLE:
+      return "pickle";
+    default:
+      return "raw";
+  }
+}
+
+ValueLook look_at_value(pb::Encoding encoding, const core::ResultBody& body, const store::BlobStore& blobs) {
+  ValueLook look;
+  std::string fetched;
+  const std::string* bytes = &body.value;
+  if (!body.value_sha256.empty()) {
+    const auto size = blobs.size(body.value_sha256);
+    auto got = size && *size <= kShownBlob ? blobs.get(body.value_sha256)
+                                           : Result<std::string>(Error{ErrorClass::too_large, ""});
+    if (!got) {
+      look.in_blob = true;
+      return look;
+    }
+    fetched = std::move(*got);
+    bytes = &fetched;
+  }
+  if (encoding == pb::ENCODING_JSON) {
+    if (bytes->empty()) return look;
+    if (auto value = wire::parse_json(*bytes)) {
+      look.value = std::move(*value);
+      return look;
+    }
+  }
+  if (encoding != pb::ENCODING_PICKLE && is_utf8(*bytes)) {
+    look.value = json::string(*bytes);
+  } else if (!bytes->empty()) {
+    look.base64 = to_base64(*bytes);
+  }
+  return look;
+}
+
+json::object outcome_json(pb::Encoding encoding, const store::OutcomeRow& row, const std::string& worker_id,
+                          const store::BlobStore& blobs) {
+  json::object out{{"index", row.task.index()}, {"status", core::name(row.end)}, {"encoding", encoding_name(encoding)}};
+  if (row.end == core::TaskEnd::completed) {
+    ValueLook look = look_at_value(encoding, row.body, blobs);
+    if (!look.base64.empty()) {
+      out["value_base64"] = std::move(look.base64);
+    } else if (!look.in_blob) {
+      out["value"] = std::move(look.value);
+    }
+  } else if (!row.body.value.empty()) {
+    out["value_base64"] = to_base64(row.body.value);  // a pickled exception
+  }
+  if (!row.body.value_sha256.empty()) out["value_sha256"] = row.body.value_sha256;
+  out["exit_code"] = row.body.exit_code;
+  out["failure"] =
+      row.failure == core::FailureClass::none ? json::value(nullptr) : json::value(core::name(row.failure));
+  out["message"] = text_or_null(row.body.message);
+  out["traceback"] = text_or_null(row.body.traceback);
+  out["attempt"] = row.attempt;
+  out["worker_id"] = text_or_null(worker_id);
+  out["run_ms"] = static_cast<double>(row.run_us) / 1000.0;
+  out["files"] = files_json(row.body.files);
+  return out;
+}
+
+json::object log_json(const std::string& job_id, const store::StoredLog& log) {
+  static constexpr std::string_view streams[] = {"stdout", "stderr", "log", "system"};
+  json::object out{{"cursor", log.id},
+                   {"task", fmt::format("{}/{}", job_id, log.line.task.index())},
+                   {"index", log.line.task.index()},
+                   {"attempt", log.line.attempt},
+                   {"stream", streams[log.line.stream & 3]},
+                   {"time", time_json(log.line.at)}};
+  if (is_utf8(log.line.data)) {
+    out["text"] = log.line.data;
+  } else {
+    out["text"] = nullptr;
+    out["data_base64"] = to_base64(log.line.data);
+  }
+  return out;
+}
+
+json::object worker_json(const store::WorkerRow& row, const std::optional<core::WorkerView>& live,
+                         const std::optional<WorkerFigures>& figures, WallMs) {
+  pb::Manifest manifest;
+  const bool readable = manifest.ParseFromString(row.manifest);
+  const bool connected = figures && figures->connected;
+  const std::uint32_t slots = live ? live->capacity.slots : manifest.slots();
+  const std::uint32_t running = live ? live->running : 0;
+  std::string_view status = "offline";
+  if (connected) {
+    status = (live && live->draining) || figures->draining ? "draining"
+             : running >= slots && running > 0             ? "busy"
+                                                           : "online";
+  } else if (figures || (live && live->running + live->backlog > 0)) {
+    status = "reconnecting";
+  }
+  json::array gpus, engines, notes;
+  json::object labels;
+  if (readable) {
+    for (const pb::Gpu& gpu : manifest.gpus())
+      gpus.push_back(json::object{{"name", gpu.name()}, {"memory_bytes", gpu.memory_bytes()}, {"uuid", gpu.uuid()}});
+    for (const std::string& engine : manifest.engines()) engines.emplace_back(engine);
+    for (const std::string& note : manifest.notes()) notes.emplace_back(note);
+    for (const auto& [key, value] : manifest.labels()) labels[key] = value;
+  }
+  return {{"id", row.id},
+          {"number", row.worker.value},
+          {"name", row.name},
+          {"status", status},
+          {"hostname", manifest.hostname()},
+          {"os", manifest.os()},
+          {"slots", slots},
+          {"cpus", manifest.cpus_milli() / 1000.0},
+          {"cpu_model", manifest.cpu_model()},
+          {"memory_bytes", manifest.memory_bytes()},
+          {"gpus", std::move(gpus)},
+          {"engines", std::move(engines)},
+          {"labels", std::move(labels)},
+          {"running", running},
+          {"backlog", live ? live->backlog : 0},
+          {"window", live ? live->window : 0},
+          {"connected", connected},
+          {"dialect", figures ? json::value(figures->dialect) : json::value(nullptr)},
+          {"first_seen", time_json(row.first_seen)},
+          {"last_seen", time_json(figures && figures->seen > row.last_seen ? figures->seen : row.last_seen)},
+          {"tasks_completed", row.completed},
+          {"tasks_failed", row.failed},
+          {"run_ms", static_cast<double>(row.run_us) / 1000.0},
+          {"cpu_percent", connected ? json::value(figures->cpu_percent) : json::value(nullptr)},
+          {"memory_used_bytes", connected ? json::value(figures->memory_used) : json::value(nullptr)},
+          {"version", manifest.version()},
+          {"python_version", text_or_null(manifest.python_version())},
+          {"sandbox", manifest.sandbox()},
+          {"notes", std::move(notes)}};
+}
+
+json::object failure_json(const store::FailureRow& row, const std::string& job_id, const std::string& worker_id) {
+  return {{"id", row.id},
+          {"worker_id", text_or_null(worker_id)},
+          {"job_id", job_id},
+          {"task_id", fmt::format("{}/{}", job_id, row.task.index())},
+          {"index", row.task.index()},
+          {"attempt", row.attempt},
+          {"failure", core::name(row.failure)},
+          {"message", text_or_null(row.message)},
+          {"failed_at", time_json(row.at)}};
+}
+
+std::string error_body(const Error& error) {
+  return fmt::format(R"({{"error":{{"code":"{}","message":{},"details":{}}}}})", code(error.cls),
+                     wire::quoted(error.message), error.details.empty() ? "{}" : error.details);
+}
+
+}  // namespace grange::server

@@ -1,0 +1,46 @@
+// How things look in JSON, for REST, the JSON dialect and events alike.
+#pragma once
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+
+#include "core/views.hpp"
+#include "server/api/operations.hpp"
+#include "server/worker_hub.hpp"
+
+namespace grange::server {
+
+namespace json = boost::json;
+
+json::value time_json(WallMs t);  // null when 0
+json::object job_json(const JobFigures& job);
+
+struct TaskLook {
+  std::uint32_t index = 0;
+  std::string status = "pending";
+  Attempt attempt = 0;
+  std::string worker_id, failure, message;
+  std::uint64_t run_us = 0;
+  WallMs ended_at{}, retry_at{};
+};
+json::object task_json(const std::string& job_id, const TaskLook& task);
+
+// A result's value as JSON. Reads a blob when it is small; on a reader's thread.
+struct ValueLook {
+  json::value value;     // JSON, or text
+  std::string base64;    // when it is neither
+  bool in_blob = false;  // too large to show: fetch the blob
+};
+ValueLook look_at_value(pb::Encoding encoding, const core::ResultBody& body, const store::BlobStore& blobs);
+json::object outcome_json(pb::Encoding encoding, const store::OutcomeRow& row, const std::string& worker_id,
+                          const store::BlobStore& blobs);
+std::string_view encoding_name(pb::Encoding encoding);
+
+json::object log_json(const std::string& job_id, const store::StoredLog& log);
+json::object worker_json(const store::WorkerRow& row, const std::optional<core::WorkerView>& live,
+                         const std::optional<WorkerFigures>& figures, WallMs now);
+json::object failure_json(const store::FailureRow& row, const std::string& job_id, const std::string& worker_id);
+
+std::string error_body(const Error& error);  // {"error":{"code":..,"message":..,"details":{}}}
+
+}  // namespace grange::server

@@ -1,0 +1,77 @@
+// Numbered facts that people and programs follow. A ring keeps the newest; a follower is a cursor into it, so a slow
+// one costs nothing: it catches up from the ring, or is told of a gap and takes a snapshot again.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/limits.hpp"
+#include "base/units.hpp"
+
+namespace grange::server {
+
+enum class Topic : std::uint8_t { jobs, tasks, workers, system };
+std::string_view name(Topic topic);
+
+struct Fact {
+  std::uint64_t number = 0;
+  Topic topic{};
+  JobNo job{};  // 0: of no job
+  std::string job_id;
+  std::string type = {};  // "job_progress"
+  std::string json = {};  // {"event":N,"topic":..,"type":..,"job_id":..,"time":..,"data":{..}}
+};
+
+// "jobs", "tasks", "workers", "system", "job:7" (jobs and tasks facts of one job). Empty: everything but tasks.
+struct Topics {
+  bool jobs = false, tasks = false, workers = false, system = false;
+  std::vector<std::string> job_refs = {};
+  bool wants(const Fact& fact) const;
+  // nullopt: a name that is none of these; `bad` gets it.
+  static std::optional<Topics> parse(const std::vector<std::string>& names, std::string& bad);
+};
+
+class Events {
+ public:
+  struct Sink {
+    std::function<bool(const Fact&)> fact;        // false: taken, but hold back until writable()
+    std::function<bool(std::uint64_t next)> gap;  // what lies before `next` is not here any more
+  };
+  using Follower = std::uint64_t;
+
+  explicit Events(std::uint64_t first_number, std::size_t kept = limits::kEventsKept)
+      : next_(first_number), kept_(kept) {}
+
+  void publish(Topic topic, JobNo job, const std::string& job_id, std::string_view type, std::string_view data_json,
+               WallMs at);
+  // From number `from` on; nullopt: from now on. nullopt: too many followers.
+  std::optional<Follower> follow(Topics topics, std::optional<std::uint64_t> from, Sink sink);
+  void writable(Follower follower);
+  void unfollow(Follower follower) { followers_.erase(follower); }
+  std::uint64_t next() const { return next_; }
+  std::size_t followers() const { return followers_.size(); }
+
+ private:
+  struct State {
+    Topics topics;
+    Sink sink;
+    std::uint64_t cursor = 0;
+    bool held = false;
+    bool busy = false;  // its sink is being called: it may unfollow or become writable in there
+  };
+  void catch_up(Follower id);
+
+  std::uint64_t next_;
+  std::size_t kept_;
+  std::deque<Fact> ring_;
+  std::map<Follower, State> followers_;
+  Follower last_follower_ = 0;
+};
+
+}  // namespace grange::server

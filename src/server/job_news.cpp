@@ -1,0 +1,80 @@
+#include "server/job_news.hpp"
+
+#include <fmt/format.h>
+
+#include "server/text.hpp"
+#include "server/worker_hub.hpp"
+#include "wire/json_dialect.hpp"
+
+namespace grange::server {
+namespace {
+constexpr std::size_t kFailuresTold = 200;  // of one delivery; the rest stand in /api/worker-failures
+}
+
+void JobNews::tell(const queue::JobChange& change, std::string_view type) {
+  s_.jobs->with(change.job, [this, change, type = std::string(type)](Result<JobMetaPtr> meta) {
+    if (!meta) return;  // deleted meanwhile
+    const std::string data = fmt::format(
+        R"({{"id":{},"job":{},"name":{},"user":{},"engine":{},"status":"{}","total_tasks":{},"completed_tasks":{},"failed_tasks":{},"cancelled_tasks":{},"running_tasks":{}}})",
+        wire::quoted((*meta)->id), change.job.value, wire::quoted((*meta)->name), wire::quoted((*meta)->user),
+        wire::quoted((*meta)->engine), core::name(change.state), change.count, change.counts.completed,
+        change.counts.failed, change.counts.cancelled, change.running);
+    s_.events->publish(Topic::jobs, change.job, (*meta)->id, type, data, s_.clock.now().wall);
+  });
+}
+
+void JobNews::deliver(const queue::Delivery& delivery) {
+  std::size_t failures = 0;
+  for (const queue::Failed& failed : delivery.failed) {
+    if (++failures > kFailuresTold) break;
+    s_.jobs->with(failed.task.job(), [this, failed](Result<JobMetaPtr> meta) {
+      if (!meta) return;
+      const std::string data = fmt::format(
+          R"({{"task":{},"index":{},"attempt":{},"worker_id":{},"failure":"{}","message":{},"will_retry":{},"retry_in_ms":{}}})",
+          wire::quoted((*meta)->id + "/" + std::to_string(failed.task.index())), failed.task.index(), failed.attempt,
+          wire::quoted(s_.workers->name_of(failed.worker)), core::name(failed.failure),
+          wire::quoted(is_utf8(failed.message) ? failed.message : ""), failed.will_retry, failed.retry_in.count());
+      s_.events->publish(Topic::tasks, (*meta)->job, (*meta)->id, "task_failed", data, s_.clock.now().wall);
+    });
+  }
+  for (const queue::JobChange& change : delivery.jobs) {
+    const auto [it, fresh] = live_.try_emplace(change.job);
+    Told& told = it->second;
+    const bool turned = fresh || told.state != change.state;
+    told.state = change.state;
+    told.latest = change;
+    if (core::ended(change.state)) {
+      live_.erase(it);
+      tell(change, "job_ended");
+    } else if (turned) {
+      tell(change, fresh && change.state == core::JobState::pending ? "job_submitted"
+                   : change.state == core::JobState::pending        ? "job_pending"
+                                                                    : "job_started");
+    } else if (!told.dirty) {
+      told.dirty = true;
+      dirty_.push_back(change.job);
+    }
+  }
+  for (const queue::WorkerChange& change : delivery.workers) {
+    static constexpr std::string_view types[] = {"worker_connected", "worker_disconnected", "worker_lost",
+                                                 "worker_left"};
+    s_.events->publish(
+        Topic::workers, {}, "", types[static_cast<std::size_t>(change.kind) & 3],
+        fmt::format(R"({{"worker_id":{},"number":{},"requeued":{}}})", wire::quoted(s_.workers->name_of(change.worker)),
+                    change.worker.value, change.requeued),
+        s_.clock.now().wall);
+  }
+}
+
+void JobNews::tick() {
+  const auto dirty = std::move(dirty_);
+  dirty_.clear();
+  for (const JobNo job : dirty) {
+    const auto it = live_.find(job);
+    if (it == live_.end() || !it->second.dirty) continue;
+    it->second.dirty = false;
+    tell(it->second.latest, "job_progress");
+  }
+}
+
+}  // namespace grange::server

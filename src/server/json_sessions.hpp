@@ -1,0 +1,94 @@
+// Clients and workers that speak the JSON dialect. One connection is one session: nothing of it outlives the connection
+// but what is on disk.
+#pragma once
+
+#include "server/api/operations.hpp"
+#include "server/socket.hpp"
+#include "server/task_output.hpp"
+#include "server/worker_hub.hpp"
+#include "server/worker_sessions.hpp"
+#include "wire/json_dialect.hpp"
+
+namespace grange::server {
+
+class JsonSessions;
+
+class JsonSession final : public Peer, public WorkerChannel, public std::enable_shared_from_this<JsonSession> {
+ public:
+  JsonSession(JsonSessions& owner, Services& services, SocketPtr socket);
+
+  void message(std::string bytes, bool binary) override;
+  void closed(const Error& why) override;
+  void writable() override;
+  void alive() override;
+
+  void assign(queue::Assign& assign, const JobMetaPtr& meta) override;
+  void cancel(const queue::Order& order) override;
+  void take_back(const queue::Order&) override {}  // it started at once
+  void acknowledge(const queue::AckOrder& ack) override;
+  void drain() override { figures_.draining = true; }
+  void flush() override {}
+  void lost() override;
+  const std::string& id() const override { return worker_id_; }
+  WorkerFigures figures() const override;
+
+ private:
+  void act(const wire::JsonMessage& message);
+  void submit(const wire::JsonMessage& message);
+  void send_results(const JobMetaPtr& meta, std::string type);
+  void send_status(const std::string& job);
+  void when_ended(const JobMetaPtr& meta);
+  void register_worker(const wire::JsonMessage& message, bool asks_for_task);
+  void say_no_task();
+  void task_end(const wire::JsonMessage& message);
+  void progress(const wire::JsonMessage& message);
+  void subscribe(const wire::JsonMessage& message);
+  Result<Fence> fence_of(const wire::JsonTaskRef& ref) const;
+  void send(std::string text);
+  void refuse(const Error& error, const std::string& job_id);
+
+  JsonSessions& owner_;
+  Services& s_;
+  SocketPtr socket_;
+  Principal principal_;
+  // as a client
+  std::map<JobNo, std::uint64_t> awaited_;  // job -> watch
+  std::optional<Events::Follower> follower_;
+  // as a worker
+  enum class Worker { no, joining, yes } worker_ = Worker::no;
+  std::string worker_id_;
+  WorkerNo number_{};
+  std::uint64_t queue_session_ = 0;
+  struct Held {
+    Fence fence;
+    std::string name, by_number;  // "job-123/3", "7/3"
+    Instant since{};
+  };
+  std::optional<Held> held_;
+  bool asked_ = false;
+  Instant renewed_{};
+  WorkerFigures figures_;
+};
+
+class JsonSessions {
+ public:
+  JsonSessions(Services& services, Operations& operations, JobWatch& watch, WorkerSessions& workers, TaskOutput& output)
+      : s_(services), operations_(operations), watch_(watch), workers_(workers), output_(output) {}
+  void begin(const SocketPtr& socket, std::string first);
+
+ private:
+  friend class JsonSession;
+  using Code = std::shared_ptr<const std::string>;
+  // Function code as hexadecimal text; read once, kept while there is room.
+  void code(const std::string& sha256, Done<Code> done);
+
+  Services& s_;
+  Operations& operations_;
+  JobWatch& watch_;
+  WorkerSessions& workers_;
+  TaskOutput& output_;
+  std::map<std::string, Code> codes_;
+  std::size_t code_bytes_ = 0;
+};
+
+}  // namespace grange::server

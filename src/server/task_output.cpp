@@ -1,0 +1,85 @@
+#include "server/task_output.hpp"
+
+#include <fmt/format.h>
+
+#include "server/worker_hub.hpp"
+#include "wire/json_dialect.hpp"
+
+namespace grange::server {
+namespace {
+constexpr Bytes kWaiting = 16 * MiB;
+constexpr std::size_t kProgress = 1000;  // tasks whose progress is told in one tenth of a second
+}  // namespace
+
+void TaskOutput::log(store::LogLine line) {
+  const Bytes bytes = line.data.size() + 64;
+  if (waiting_bytes_ + bytes > kWaiting) {
+    ++lost_[line.task];
+    return;
+  }
+  if (const auto it = lost_.find(line.task); it != lost_.end()) {
+    waiting_.push_back({.task = line.task,
+                        .attempt = line.attempt,
+                        .stream = 3,
+                        .at = line.at,
+                        .data = fmt::format(
+                            "{} pieces of output were lost here: the server's disk could not keep up.\n", it->second)});
+    lost_.erase(it);
+  }
+  waiting_bytes_ += bytes;
+  if (listeners_.contains(line.task.job())) fresh_[line.task.job()] = true;
+  waiting_.push_back(std::move(line));
+}
+
+void TaskOutput::flush() {
+  if (waiting_.empty()) return;
+  if (!s_.logs->append(waiting_)) return;  // full: nothing was taken; the tick tries again
+  waiting_.clear();
+  waiting_bytes_ = 0;
+}
+
+void TaskOutput::progress(Fence fence, WorkerNo worker, double done, double total, const std::string& text) {
+  if (progress_.size() >= kProgress && !progress_.contains(fence.task)) return;
+  progress_[fence.task] = {.fence = fence, .worker = worker, .done = done, .total = total, .text = text};
+}
+
+void TaskOutput::tick() {
+  flush();
+  const auto fresh = std::move(fresh_);
+  fresh_.clear();
+  for (const auto& [job, yes] : fresh) {
+    const auto it = listeners_.find(job);
+    if (it == listeners_.end()) continue;
+    const auto calls = it->second;
+    for (const auto& [id, call] : calls) call();
+  }
+  const auto progress = std::move(progress_);
+  progress_.clear();
+  for (const auto& [task, p] : progress) {
+    s_.jobs->with(task.job(), [this, p = p](Result<JobMetaPtr> meta) {
+      if (!meta) return;
+      const auto finite = [](double d) { return d == d && d > -1e300 && d < 1e300 ? d : 0.0; };
+      const std::uint32_t index = p.fence.task.index();
+      const std::string name = (*meta)->id + "/" + std::to_string(index);
+      const std::string data =
+          fmt::format(R"({{"task":{},"index":{},"attempt":{},"worker_id":{},"done":{},"total":{},"text":{}}})",
+                      wire::quoted(name), index, p.fence.attempt, wire::quoted(s_.workers->name_of(p.worker)),
+                      finite(p.done), finite(p.total), wire::quoted(p.text));
+      s_.events->publish(Topic::tasks, (*meta)->job, (*meta)->id, "task_progress", data, s_.clock.now().wall);
+    });
+  }
+}
+
+std::uint64_t TaskOutput::on_logs(JobNo job, std::function<void()> call) {
+  listeners_[job].emplace(++last_id_, std::move(call));
+  return last_id_;
+}
+
+void TaskOutput::off_logs(JobNo job, std::uint64_t id) {
+  const auto it = listeners_.find(job);
+  if (it == listeners_.end()) return;
+  it->second.erase(id);
+  if (it->second.empty()) listeners_.erase(it);
+}
+
+}  // namespace grange::server

@@ -1,0 +1,130 @@
+#include "server/worker_codec.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "server/api/validate.hpp"
+#include "server/text.hpp"
+
+namespace grange::server {
+namespace {
+
+void refuse(queue::ResultReport& report, core::FailureClass failure, bool permanent, std::string why) {
+  report.ok = false;
+  report.permanent = permanent;
+  report.failure = failure;
+  report.body.value.clear();
+  report.body.value_sha256.clear();
+  report.body.files.clear();
+  report.body.blobs.clear();
+  report.body.message = std::move(why);
+}
+
+}  // namespace
+
+Fence to_fence(const pb::Fence& fence) {
+  return {.task = {fence.task()}, .attempt = fence.attempt(), .epoch = fence.epoch()};
+}
+Fence to_fence(const pb::Held& held) {
+  return {.task = {held.task()}, .attempt = held.attempt(), .epoch = held.epoch()};
+}
+
+Result<core::Capacity> to_capacity(const pb::Manifest& manifest) {
+  core::Capacity out;
+  out.slots = std::clamp<std::uint32_t>(manifest.slots(), 1, limits::kWindow);
+  out.cpus_milli = manifest.cpus_milli() == 0 ? out.slots * 1000 : manifest.cpus_milli();
+  out.gpus_milli = static_cast<std::uint32_t>(std::min(manifest.gpus_size(), 1024)) * 1000;
+  out.memory = manifest.memory_bytes();
+  out.disk = manifest.disk_bytes();
+  for (const std::string& engine : manifest.engines()) {
+    if (!valid_name(engine))
+      return Error{ErrorClass::invalid_argument, "The manifest names an engine that cannot be one."};
+    out.engines.push_back(engine);
+    if (engine == "python") out.engines.emplace_back(kPythonJson);
+  }
+  if (out.engines.size() > 64 || manifest.labels_size() > static_cast<int>(limits::kLabels)) {
+    return Error{ErrorClass::invalid_argument, "The manifest has too many engines or labels."};
+  }
+  for (const auto& [key, value] : manifest.labels()) {
+    if (!valid_name(key) || value.size() > limits::kNameBytes)
+      return Error{ErrorClass::invalid_argument, "The manifest has a label that cannot be one."};
+    out.labels.emplace_back(key, value);
+  }
+  std::sort(out.engines.begin(), out.engines.end());
+  out.engines.erase(std::unique(out.engines.begin(), out.engines.end()), out.engines.end());
+  std::sort(out.labels.begin(), out.labels.end());
+  return out;
+}
+
+queue::ResultReport to_report(pb::TaskResult& result, const store::BlobStore& blobs) {
+  queue::ResultReport report;
+  report.fence = {.task = {result.task()}, .attempt = result.attempt(), .epoch = result.epoch()};
+  report.ok = result.ok();
+  report.permanent = !result.ok() && result.permanent();
+  report.run_us = result.run_us();
+  core::ResultBody& body = report.body;
+  if (!result.ok()) {
+    const int failure = static_cast<int>(result.failure());
+    report.failure = failure > 0 && failure <= static_cast<int>(core::FailureClass::cancelled)
+                         ? static_cast<core::FailureClass>(failure)
+                         : core::FailureClass::engine;
+  }
+  if (!result.value().empty()) body.value = std::move(*result.mutable_value());
+  if (!result.message().empty()) body.message = cut_utf8(std::move(*result.mutable_message()), limits::kMessageBytes);
+  if (!result.traceback().empty())
+    body.traceback = cut_utf8(std::move(*result.mutable_traceback()), limits::kTracebackBytes);
+  body.exit_code = result.exit_code();
+  body.queued_us = result.queued_us();
+  body.cpu_us = result.cpu_us();
+  body.max_rss_bytes = result.max_rss_bytes();
+  if (body.value.size() > limits::kInline) {
+    if (result.ok()) {
+      refuse(report, core::FailureClass::refused, true,
+             fmt::format("The result came inline with {} bytes; above {} it must be uploaded as a blob.",
+                         body.value.size(), limits::kInline));
+    } else {
+      body.value.clear();  // a pickled exception that large: message and traceback stay
+    }
+    return report;
+  }
+  const auto here = [&](const std::string& sha256) {
+    return store::is_sha256(sha256) && blobs.size(sha256).has_value();
+  };
+  if (!result.value_sha256().empty()) {
+    if (!here(result.value_sha256())) {
+      if (result.ok())
+        refuse(report, core::FailureClass::engine, false,
+               "The result's blob " + cut_utf8(result.value_sha256(), 64) + " did not reach the server.");
+      return report;
+    }
+    body.value_sha256 = result.value_sha256();
+    body.blobs.push_back(body.value_sha256);
+  }
+  if (result.files_size() > 0) {
+    if (static_cast<std::size_t>(result.files_size()) > limits::kFilesPerTask) {
+      refuse(report, core::FailureClass::refused, true,
+             fmt::format("A task may have {} files out.", limits::kFilesPerTask));
+      return report;
+    }
+    pb::TaskResult only;
+    for (const pb::FileOut& file : result.files()) {
+      if (!safe_path(file.path()) || !here(file.sha256())) {
+        if (result.ok())
+          refuse(report, core::FailureClass::engine, false,
+                 "The file \"" + cut_utf8(file.path(), 256) + "\" did not reach the server.");
+        return report;
+      }
+      body.blobs.push_back(file.sha256());
+    }
+    only.mutable_files()->Swap(result.mutable_files());
+    body.files = only.SerializeAsString();
+  }
+  return report;
+}
+
+pb::FailureClass to_wire(core::FailureClass failure) {
+  return static_cast<pb::FailureClass>(failure);
+}
+
+}  // namespace grange::server

@@ -1,0 +1,67 @@
+// The workers that are here now, whatever they speak, and the names of all that ever were. Deliveries of the queue
+// reach them through it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "server/services.hpp"
+
+namespace grange::server {
+
+// What a worker last said of itself.
+struct WorkerFigures {
+  bool connected = false;
+  bool draining = false;
+  WallMs seen{};
+  std::uint32_t running = 0, backlog = 0, window = 0;
+  double cpu_percent = 0;
+  Bytes memory_used = 0, disk_free = 0;
+  std::string dialect, peer;
+};
+
+// One worker's end of the line. Calls between two flushes become one message where the dialect can.
+class WorkerChannel {
+ public:
+  virtual ~WorkerChannel() = default;
+  virtual void assign(queue::Assign& assign, const JobMetaPtr& meta) = 0;  // meta null: not in memory yet
+  virtual void cancel(const queue::Order& order) = 0;
+  virtual void take_back(const queue::Order& order) = 0;
+  virtual void acknowledge(const queue::AckOrder& ack) = 0;
+  virtual void drain() = 0;
+  virtual void flush() = 0;
+  virtual void lost() = 0;  // its lease ended: what it held is somebody else's
+  virtual const std::string& id() const = 0;
+  virtual WorkerFigures figures() const = 0;
+  bool touched = false;  // by the delivery at hand
+};
+
+class WorkerHub {
+ public:
+  explicit WorkerHub(Services& services) : s_(services) {}
+
+  void remember(WorkerNo worker, const std::string& id) { names_[worker] = id; }
+  const std::string& name_of(WorkerNo worker) const;  // "" when it never was
+  std::optional<WorkerNo> number_of(const std::string& id) const;
+
+  // The channel of a worker's number, once the queue answered its hello.
+  void bind(WorkerNo worker, std::shared_ptr<WorkerChannel> channel);
+  void unbind(WorkerNo worker, const WorkerChannel* channel);  // no effect when another took its place
+  WorkerChannel* find(WorkerNo worker) const;
+
+  void deliver(queue::Delivery& delivery);
+  Result<> drain(const std::string& id);
+  std::size_t size() const { return channels_.size(); }
+  const std::unordered_map<WorkerNo, std::shared_ptr<WorkerChannel>>& all() const { return channels_; }
+
+ private:
+  Services& s_;
+  std::unordered_map<WorkerNo, std::shared_ptr<WorkerChannel>> channels_;
+  std::unordered_map<WorkerNo, std::string> names_;
+  std::vector<std::shared_ptr<WorkerChannel>> touched_;
+};
+
+}  // namespace grange::server

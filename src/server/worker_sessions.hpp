@@ -1,0 +1,127 @@
+// Workers that speak Protobuf: their sessions, which outlive a connection by one lease, and the rule of one session a
+// worker id.
+#pragma once
+
+#include <unordered_set>
+
+#include "server/socket.hpp"
+#include "server/task_output.hpp"
+#include "server/worker_codec.hpp"
+#include "server/worker_hub.hpp"
+#include "wire/session.hpp"
+
+namespace grange::server {
+
+namespace pb = ::grange::v1;
+
+class WorkerSessions;
+
+class WorkerSession final : public WorkerChannel, public Peer, public std::enable_shared_from_this<WorkerSession> {
+ public:
+  WorkerSession(WorkerSessions& owner, Services& services, TaskOutput& output, std::string worker_id,
+                std::string session_id);
+
+  // A connection whose first frame was this Hello: of a new session, or (resume) of this one again.
+  void begin(SocketPtr socket, const pb::Hello& hello);
+  bool can_resume(const pb::Hello& hello) const;
+  void resume(SocketPtr socket, const pb::Hello& hello);
+  // Ends it here. tell: what the peer hears, when a socket is still there.
+  void retire(std::uint16_t close_code, const std::string& tell);
+  void say_goodbye(const std::string& reason);
+
+  // WorkerChannel
+  void assign(queue::Assign& assign, const JobMetaPtr& meta) override;
+  void cancel(const queue::Order& order) override;
+  void take_back(const queue::Order& order) override;
+  void acknowledge(const queue::AckOrder& ack) override;
+  void drain() override;
+  void flush() override;
+  void lost() override;
+  const std::string& id() const override { return worker_id_; }
+  WorkerFigures figures() const override;
+  // Peer
+  void message(std::string bytes, bool binary) override;
+  void closed(const Error& why) override;
+  void alive() override;
+
+  void tick(Now now);
+  bool connected() const { return socket_ != nullptr && socket_->open(); }
+  bool retired() const { return retired_; }
+  Instant seen() const { return seen_; }
+  Instant away_since() const { return away_since_; }
+  const std::string& session_id() const { return session_id_; }
+  void challenge();  // asks for a sign of life
+  void heard_from(const pb::WorkerHello& hello);
+
+ private:
+  struct Held {
+    Attempt attempt = 0;
+    LeaseEpoch epoch = 0;
+    bool started = false;
+    Bytes logged = 0;
+  };
+  void ask_queue(const pb::Hello& hello, bool resumed);
+  void welcome(Result<queue::HelloCall::Answer> answer, bool resumed, std::uint64_t round);
+  void report(pb::WorkerReport& report);
+  void logs(pb::WorkerReport& report);
+  void heartbeat(const pb::Heartbeat& beat);
+  void send(pb::Frame& frame, bool numbered);
+  void push(std::string bytes);
+  void refuse(const Error& error, bool fatal);
+  pb::WorkerOrders& orders() { return *out_.mutable_orders(); }
+  void send_orders();
+  void renew();
+
+  WorkerSessions& owner_;
+  Services& s_;
+  TaskOutput& output_;
+  std::string worker_id_, session_id_, name_, manifest_;
+  core::Capacity capacity_;
+  WorkerNo number_{};
+  std::uint64_t queue_session_ = 0;
+  std::uint64_t round_ = 0;  // of hellos: an answer to an older one is of no use
+  wire::Session session_;
+  SocketPtr socket_;
+  bool welcomed_ = false;
+  bool retired_ = false;
+  bool draining_ = false;
+  bool told_queue_ = false;  // that it left for good
+  Instant seen_{}, renewed_{}, spoke_{}, away_since_{};
+  std::unordered_map<TaskId, Held> held_;
+  std::unordered_set<JobNo> specs_sent_;
+  pb::Frame out_;  // orders of the delivery at hand
+  std::size_t out_bytes_ = 0;
+  std::size_t out_items_ = 0;
+  std::uint32_t specs_awaited_ = 0;  // orders wait until these were read, to keep their order
+  WorkerFigures figures_;
+};
+
+class WorkerSessions {
+ public:
+  WorkerSessions(Services& services, TaskOutput& output) : s_(services), output_(output) {}
+
+  void hello(SocketPtr socket, pb::Frame frame);
+  void tick(Now now);
+  void goodbye_all(const std::string& reason);
+  void dropped(const std::string& worker_id, const WorkerSession* session);
+  // For the JSON dialect too: may a new session take this id? Answers after at most a few seconds.
+  void claim(const std::string& worker_id, std::function<void(Result<>)> done);
+  void hold(const std::string& worker_id) { json_ids_.insert(worker_id); }
+  void let_go(const std::string& worker_id) { json_ids_.erase(worker_id); }
+  pb::Frame& scratch() { return scratch_; }
+
+ private:
+  struct Claim {
+    std::weak_ptr<WorkerSession> old;
+    Instant asked, until;
+    std::function<void(Result<>)> done;
+  };
+  Services& s_;
+  TaskOutput& output_;
+  std::unordered_map<std::string, std::shared_ptr<WorkerSession>> sessions_;  // by worker id
+  std::unordered_set<std::string> json_ids_;
+  std::vector<std::pair<std::string, Claim>> claims_;
+  pb::Frame scratch_;
+};
+
+}  // namespace grange::server
