@@ -1,0 +1,49 @@
+// What runs python and command tasks, and what it tells the worker. All on the loop's thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "worker/core.hpp"
+
+namespace grange::worker {
+
+class EngineHost {
+ public:
+  virtual ~EngineHost() = default;
+  // The attempt's one end. Times, fence, cancel and time limit are filled in by the core.
+  virtual void ended(TaskId task, Attempt attempt, pb::TaskResult result) = 0;
+  // False: taken, but no more until Engine::resume_output.
+  virtual bool log(TaskId task, Attempt attempt, pb::Stream stream, std::string_view data) = 0;
+  virtual void progress(TaskId task, Attempt attempt, double done, double total, std::string text) = 0;
+  virtual void checkpoint(TaskId task, Attempt attempt, std::string data) = 0;
+  // The engine gave up; its tasks should go elsewhere.
+  virtual void engine_off(Kind kind, std::string why) = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual void run(Run run) = 0;
+  virtual void stop(TaskId task, Attempt attempt, StopHow how) = 0;  // `ended` follows; unknown ones are ignored
+  virtual void resume_output() = 0;
+};
+
+inline pb::TaskResult failure(pb::FailureClass cls, std::string message, bool permanent = false) {
+  pb::TaskResult result;
+  result.set_failure(cls);
+  result.set_message(std::move(message));
+  result.set_permanent(permanent);
+  return result;
+}
+
+struct AttemptKey {
+  TaskId task;
+  Attempt attempt = 0;
+  friend bool operator==(const AttemptKey&, const AttemptKey&) = default;
+};
+struct AttemptKeyHash {
+  std::size_t operator()(const AttemptKey& key) const noexcept { return std::hash<TaskId>{}(key.task) ^ key.attempt; }
+};
+
+}  // namespace grange::worker

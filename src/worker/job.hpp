@@ -1,0 +1,35 @@
+// What a worker knows of a job: its spec, read once, and checked as input from a peer.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/ids.hpp"
+#include "base/result.hpp"
+#include "wire/frames.hpp"
+#include "worker/allocator.hpp"
+
+namespace grange::worker {
+
+namespace pb = wire::pb;
+
+enum class Kind : std::uint8_t { refused, noop, echo, sleep, fail, python, command };
+
+struct JobInfo {
+  JobNo job;
+  std::string id;
+  pb::JobSpec spec;
+  Kind kind = Kind::refused;
+  std::string refusal;      // of a refused one: why
+  Need need;
+  std::size_t need_class = 0;  // equal needs share one; the core's
+  Micros time_limit{0};     // 0: none
+};
+
+JobInfo read_job(const pb::SpecOrder& order);
+
+// A path inside the task's folder: relative, no "..", no empty or "." part, no NUL. Links are the opener's to refuse.
+Result<> safe_relative(std::string_view path);
+
+}  // namespace grange::worker

@@ -1,0 +1,450 @@
+#include "worker/python_engine.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <deque>
+#include <list>
+#include <set>
+
+#include "net/connection_manager.hpp"
+#include "worker/python_executor.hpp"
+#include "worker/resources.hpp"
+#include "worker/task_folder.hpp"
+
+namespace grange::worker {
+
+namespace {
+
+constexpr std::size_t kCodesKept = 64;      // by the executor, and mirrored here
+constexpr int kStartFailures = 5;           // in a row, and the engine is off
+constexpr std::uint32_t kStartingAtOnce = 4;
+constexpr Millis kLeave{2'000};             // for an executor that was asked to go
+constexpr std::size_t kErrorTail = 2 * KiB;
+
+// What an executor has in its code cache: it drops the least recently used, so must we.
+class CodeMirror {
+ public:
+  bool use(const std::string& sha) {  // true: it has it
+    const auto it = std::find(recent_.begin(), recent_.end(), sha);
+    const bool known = it != recent_.end();
+    if (known) recent_.erase(it);
+    recent_.push_front(sha);
+    if (recent_.size() > kCodesKept) recent_.pop_back();
+    return known;
+  }
+  void forget(const std::string& sha) { recent_.remove(sha); }
+
+ private:
+  std::list<std::string> recent_;
+};
+
+struct Job {  // one attempt on its way through the engine
+  Run run;
+  std::string code_sha;
+  SharedBytes code;
+  std::vector<Blobs::WaitPtr> waits;
+  std::size_t fetching = 0;
+  bool over = false;
+};
+using JobPtr = std::shared_ptr<Job>;
+
+class Python final : public PythonEngine {
+ public:
+  Python(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian, PythonOptions options)
+      : loop_(loop), host_(host), blobs_(blobs), guardian_(guardian), options_(std::move(options)), slots_(options_.slots), prng_(options_.slots) {
+    for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].at = i;
+  }
+  ~Python() override {
+    closing_ = true;
+    slots_.clear();
+  }
+
+  void prestart() override {
+    for (Slot& slot : slots_) {
+      if (status_.starting >= kStartingAtOnce) return;  // the next one starts when one of these is ready
+      if (slot.state == State::absent && !slot.timer) launch(slot);
+    }
+  }
+
+  void run(Run run) override {
+    auto job = std::make_shared<Job>();
+    job->run = std::move(run);
+    const pb::PythonSpec& spec = job->run.job->spec.python();
+    if (!status_.off.empty()) {
+      host_.ended(job->run.fence.task, job->run.fence.attempt, failure(pb::FAILURE_ENGINE, status_.off));
+      return;
+    }
+    job->code_sha = spec.code_sha256();
+    jobs_[key(*job)] = job;
+    if (job->code_sha.empty()) {
+      const std::weak_ptr<Job> weak = job;
+      auto wait = blobs_.model(spec.model(), [this, weak](Result<std::string> sha) {
+        const JobPtr j = weak.lock();
+        if (!j) return;
+        if (!sha) {
+          end(j, failure(pb::FAILURE_ENGINE, sha.error().message));
+          return;
+        }
+        j->code_sha = *sha;
+        fetch(j);
+      });
+      job->waits.push_back(std::move(wait));
+    } else {
+      fetch(job);
+    }
+  }
+
+  void stop(TaskId task, Attempt attempt, StopHow how) override {
+    const auto it = jobs_.find({task, attempt});
+    if (it == jobs_.end()) return;
+    const JobPtr job = it->second;
+    for (Slot& slot : slots_) {
+      if (slot.job != job || !slot.executor) continue;
+      if (how == StopHow::hard) {
+        slot.killed = true;
+        slot.executor->process().signal(SIGKILL);
+        slot.executor->resume();  // output that nobody takes must not hold up its end
+      } else {
+        slot.executor->process().signal_leader(SIGINT);
+      }
+      return;
+    }
+    end(job, failure(pb::FAILURE_CANCELLED, "Stopped before it ran."));
+  }
+
+  void resume_output() override {
+    for (Slot& slot : slots_) {
+      if (slot.executor) slot.executor->resume();
+    }
+  }
+
+  Status status() const override {
+    Status out = status_;
+    for (const Slot& slot : slots_) {
+      out.ready += slot.state == State::idle ? 1 : 0;
+      out.busy += slot.state == State::busy ? 1 : 0;
+    }
+    return out;
+  }
+
+ private:
+  enum class State : std::uint8_t { absent, starting, idle, busy, leaving };
+  struct Slot {
+    std::size_t at = 0;
+    State state = State::absent;
+    std::unique_ptr<PythonExecutor> executor;
+    std::unique_ptr<net::Timer> timer;      // start limit, restart delay, or time to leave
+    CodeMirror codes;
+    JobPtr job;
+    std::uint32_t tasks = 0;
+    Bytes rss = 0;
+    bool killed = false;                    // by us
+    std::string errors;                     // what it wrote outside of tasks
+  };
+
+  static AttemptKey key(const Job& job) { return {job.run.fence.task, job.run.fence.attempt}; }
+
+  // ---- what a run needs
+
+  void fetch(const JobPtr& job) {
+    const std::weak_ptr<Job> weak = job;
+    job->fetching = 1;
+    const auto want = [&](const std::string& sha, void (*keep)(Job&, SharedBytes)) {
+      if (sha.empty() || job->over) return;
+      if (SharedBytes known = blobs_.at_hand(sha)) {
+        keep(*job, std::move(known));
+        return;
+      }
+      ++job->fetching;
+      auto wait = blobs_.bytes(sha, [this, weak, keep](Result<SharedBytes> bytes) {
+        const JobPtr j = weak.lock();
+        if (!j || j->over) return;
+        if (!bytes) {
+          end(j, failure(pb::FAILURE_ENGINE, bytes.error().message));
+          return;
+        }
+        keep(*j, std::move(*bytes));
+        fetched(j);
+      });
+      job->waits.push_back(std::move(wait));
+    };
+    want(job->code_sha, [](Job& j, SharedBytes bytes) { j.code = std::move(bytes); });
+    want(job->run.args_sha256, [](Job& j, SharedBytes bytes) { j.run.args = *bytes; });
+    want(job->run.checkpoint_sha256, [](Job& j, SharedBytes bytes) { j.run.checkpoint = *bytes; });
+    if (!job->over) fetched(job);
+  }
+
+  void fetched(const JobPtr& job) {
+    if (--job->fetching > 0) return;
+    ready_.push_back(job);
+    dispatch();
+  }
+
+  void dispatch() {
+    while (!ready_.empty()) {
+      Slot* free = nullptr;
+      for (Slot& slot : slots_) {
+        if (slot.state == State::idle) {
+          free = &slot;
+          break;
+        }
+      }
+      if (free == nullptr) {
+        prestart();
+        return;
+      }
+      const JobPtr job = ready_.front();
+      ready_.pop_front();
+      if (!job->over) give(*free, job);
+    }
+  }
+
+  void give(Slot& slot, const JobPtr& job) {
+    slot.state = State::busy;
+    slot.job = job;
+    slot.killed = false;
+    const std::string sha = unhex(job->code_sha);
+    std::string bytes;
+    if (!slot.codes.use(job->code_sha)) bytes = executor::code(sha, *job->code);
+    const Run& run = job->run;
+    executor::RunMessage message{run.fence.task, run.fence.attempt, static_cast<std::uint8_t>(run.job->spec.encoding()), sha, run.args,
+                                 run.has_checkpoint, run.checkpoint, run.job->id};
+    bytes += executor::run(message);
+    slot.executor->send(std::move(bytes));
+  }
+
+  // ---- executors
+
+  void launch(Slot& slot) {
+    if (closing_ || !status_.off.empty()) return;
+    const std::string folder = options_.folder + "/" + std::to_string(slot.at);
+    if (auto made = make_folder(folder); !made) {
+      start_failed(slot, made.error().message);
+      return;
+    }
+    ProcessSpec spec;
+    spec.program = options_.interpreter;
+    spec.argv = {options_.interpreter, "-m", "grange.runner"};
+    spec.env = {"PATH=" + options_.path, "HOME=" + options_.home, "LANG=C.UTF-8", "TMPDIR=" + folder, "GRANGE_EXECUTOR_FD=3",
+                "OMP_NUM_THREADS=1", "PYTHONUNBUFFERED=1"};
+    if (!options_.python_path.empty()) spec.env.push_back("PYTHONPATH=" + options_.python_path);
+    spec.folder = folder;
+    slot.codes = CodeMirror{};
+    slot.tasks = 0;
+    slot.errors.clear();
+    slot.killed = false;
+    const std::size_t at = slot.at;
+    auto executor = PythonExecutor::start(loop_, guardian_, std::move(spec),
+                                          {[this, at](executor::Message message) { heard(slots_[at], std::move(message)); },
+                                           [this, at](Output from, std::string_view data) { return output(slots_[at], from, data); },
+                                           [this, at](const ExitStatus& status) { gone(slots_[at], status); }});
+    if (!executor) {
+      start_failed(slot, executor.error().message);
+      return;
+    }
+    slot.executor = std::move(*executor);
+    slot.state = State::starting;
+    ++status_.starting;
+    ++status_.started;
+    oom_seen_ = oom_kills();
+    slot.timer = loop_.after(options_.ready_limit, [this, at] {
+      slots_[at].errors = "it was not ready in time";
+      slots_[at].executor->process().signal(SIGKILL);
+    });
+  }
+
+  void start_failed(Slot& slot, const std::string& why) {
+    slot.state = State::absent;
+    if (++failures_ >= kStartFailures) {
+      off("The Python engine is off: its executor failed to start " + std::to_string(failures_) + " times in a row (" + why +
+          "). Check the interpreter, then restart the worker.");
+      return;
+    }
+    slot.timer = loop_.after(net::backoff(failures_ - 1, options_.restart_first, options_.restart_last, 0.2, prng_), [this, at = slot.at] {
+      slots_[at].timer.reset();
+      launch(slots_[at]);
+    });
+  }
+
+  void off(std::string why) {
+    status_.off = std::move(why);
+    const std::string told = status_.off;
+    std::vector<JobPtr> waiting;
+    for (const auto& [attempt, job] : jobs_) {
+      const bool runs = std::any_of(slots_.begin(), slots_.end(), [&, j = job](const Slot& s) { return s.job == j; });
+      if (!runs) waiting.push_back(job);
+    }
+    for (const JobPtr& job : waiting) end(job, failure(pb::FAILURE_ENGINE, told));
+    host_.engine_off(Kind::python, told);
+  }
+
+  void heard(Slot& slot, executor::Message message) {
+    if (std::holds_alternative<executor::Ready>(message)) {
+      if (slot.state != State::starting) return;
+      slot.timer.reset();
+      slot.state = State::idle;
+      --status_.starting;
+      failures_ = 0;
+      dispatch();
+      prestart();
+      return;
+    }
+    const JobPtr job = slot.job;
+    if (!job) return;
+    const AttemptKey now = key(*job);
+    if (auto* end = std::get_if<executor::Ended>(&message)) {
+      if (end->task == now.task && end->attempt == now.attempt) finished(slot, job, std::move(*end));
+    } else if (auto* progress = std::get_if<executor::Progress>(&message)) {
+      if (progress->task == now.task) host_.progress(now.task, now.attempt, progress->done, progress->total, std::move(progress->text));
+    } else if (auto* log = std::get_if<executor::Log>(&message)) {
+      if (log->task == now.task && !host_.log(now.task, now.attempt, pb::STREAM_LOG, log->text) && !slot.killed) slot.executor->hold();
+    } else if (auto* saved = std::get_if<executor::Saved>(&message)) {
+      if (saved->task == now.task && saved->attempt == now.attempt) host_.checkpoint(now.task, now.attempt, std::move(saved->data));
+    }
+  }
+
+  bool output(Slot& slot, Output from, std::string_view data) {
+    if (slot.job) {
+      const AttemptKey now = key(*slot.job);
+      return host_.log(now.task, now.attempt, from == Output::out ? pb::STREAM_STDOUT : pb::STREAM_STDERR, data) || slot.killed;
+    }
+    slot.errors.append(data.substr(data.size() > kErrorTail ? data.size() - kErrorTail : 0));
+    if (slot.errors.size() > kErrorTail) slot.errors.erase(0, slot.errors.size() - kErrorTail);
+    return true;
+  }
+
+  void finished(Slot& slot, const JobPtr& job, executor::Ended end_message) {
+    slot.executor->process().drain();  // what the task printed comes before its result
+    pb::TaskResult result;
+    using executor::Status;
+    if (end_message.status == Status::ok) {
+      result.set_ok(true);
+    } else {
+      result.set_failure(pb::FAILURE_EXCEPTION);
+      result.set_permanent(end_message.status != Status::exception);
+      if (end_message.status == Status::bad_code) slot.codes.forget(job->code_sha);
+      result.set_message(std::move(end_message.message));
+      result.set_traceback(std::move(end_message.traceback));
+    }
+    *result.mutable_value() = std::move(end_message.value);
+    slot.job.reset();
+    slot.state = State::idle;
+    ++slot.tasks;
+    if (worn(slot)) recycle(slot);
+    deliver(job, std::move(result));
+    dispatch();
+  }
+
+  // A value too big for a message becomes a blob before the result is told.
+  void deliver(const JobPtr& job, pb::TaskResult result) {
+    if (result.value().size() <= options_.inline_limit()) {
+      end(job, std::move(result));
+      return;
+    }
+    const std::weak_ptr<Job> weak = job;
+    auto kept = std::make_shared<pb::TaskResult>(std::move(result));
+    std::string value = std::move(*kept->mutable_value());
+    kept->clear_value();
+    job->waits.clear();
+    auto wait = blobs_.put(std::move(value), [this, weak, kept](Result<std::string> sha) {
+      const JobPtr j = weak.lock();
+      if (!j || j->over) return;
+      if (!sha) {
+        end(j, failure(pb::FAILURE_ENGINE, sha.error().message));
+      } else {
+        kept->set_value_sha256(*sha);
+        end(j, std::move(*kept));
+      }
+    });
+    job->waits.push_back(std::move(wait));
+  }
+
+  bool worn(Slot& slot) {
+    if (options_.recycle_tasks > 0 && slot.tasks >= options_.recycle_tasks) return true;
+    if (options_.recycle_rss == 0 || slot.tasks % 64 != 1) return false;  // a look costs more than a small task
+    const std::string statm = read_text("/proc/" + std::to_string(slot.executor->process().pid()) + "/statm", 4096);
+    const std::size_t space = statm.find(' ');
+    slot.rss = space == std::string::npos ? 0 : std::strtoull(statm.c_str() + space, nullptr, 10) * static_cast<Bytes>(::sysconf(_SC_PAGESIZE));
+    return slot.rss > options_.recycle_rss;
+  }
+
+  void recycle(Slot& slot) {
+    slot.state = State::leaving;
+    ++status_.recycled;
+    slot.executor->send(executor::leave());
+    slot.timer = loop_.after(kLeave, [this, at = slot.at] { slots_[at].executor->process().signal(SIGKILL); });
+  }
+
+  void gone(Slot& slot, const ExitStatus& status) {
+    const State was = slot.state;
+    const JobPtr job = std::exchange(slot.job, nullptr);
+    slot.timer.reset();
+    loop_.post([old = std::shared_ptr<PythonExecutor>(std::move(slot.executor))] {});  // we are below it on the stack
+    slot.state = State::absent;
+    const std::string how = status.signal != 0 ? "was killed by signal " + std::to_string(status.signal) : "exited with code " + std::to_string(status.code);
+    if (was == State::starting) {
+      --status_.starting;
+      std::string why = "it " + how;
+      if (!slot.errors.empty()) {
+        const std::size_t end = slot.errors.find_last_not_of("\r\n ");
+        const std::size_t line = end == std::string::npos ? end : slot.errors.rfind('\n', end);
+        why += ": " + slot.errors.substr(line == std::string::npos ? 0 : line + 1, 300);
+        while (!why.empty() && why.back() == '\n') why.pop_back();
+      }
+      start_failed(slot, why);
+      return;
+    }
+    if (was == State::busy && job) {
+      ++status_.died;
+      pb::TaskResult result;
+      const bool oom = status.signal == SIGKILL && !slot.killed && oom_kills() > oom_seen_;
+      if (oom) {
+        result = failure(pb::FAILURE_OUT_OF_MEMORY, "The Python process was killed by the kernel for want of memory.");
+      } else if (status.signal == SIGKILL && !slot.killed) {
+        result = failure(pb::FAILURE_ENGINE, "The Python process was killed by signal 9 (out of memory?) while it ran the task.");
+      } else {
+        result = failure(pb::FAILURE_ENGINE, "The Python process " + how + " while it ran the task.");
+      }
+      result.set_exit_code(status.shell_code());
+      result.set_cpu_us(static_cast<std::uint64_t>(status.cpu.count()));
+      result.set_max_rss_bytes(status.max_rss);
+      launch(slot);
+      end(job, std::move(result));
+      return;
+    }
+    launch(slot);
+  }
+
+  void end(const JobPtr& job, pb::TaskResult result) {
+    if (std::exchange(job->over, true)) return;  // it has ended: later answers find it so
+    const AttemptKey attempt = key(*job);
+    jobs_.erase(attempt);
+    if (const auto it = std::find(ready_.begin(), ready_.end(), job); it != ready_.end()) ready_.erase(it);
+    if (!job->waits.empty()) loop_.post([job] {});  // one of its waits may be below us on the stack
+    host_.ended(attempt.task, attempt.attempt, std::move(result));
+  }
+
+  net::Loop& loop_;
+  EngineHost& host_;
+  Blobs& blobs_;
+  const Guardian* guardian_;
+  PythonOptions options_;
+  std::vector<Slot> slots_;
+  std::unordered_map<AttemptKey, JobPtr, AttemptKeyHash> jobs_;
+  std::deque<JobPtr> ready_;
+  Status status_;
+  Prng prng_;
+  int failures_ = 0;
+  std::uint64_t oom_seen_ = 0;  // read when an executor starts: too dear to read for each task
+  bool closing_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<PythonEngine> make_python_engine(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian, PythonOptions options) {
+  return std::make_unique<Python>(loop, host, blobs, guardian, std::move(options));
+}
+
+}  // namespace grange::worker

@@ -1,0 +1,373 @@
+// The whole worker against a scripted server over connections in memory.
+#include "worker/worker.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <filesystem>
+#include <fstream>
+
+#include "net/memory_transport.hpp"
+#include "wire/session.hpp"
+#include "worker/core.hpp"
+#include "worker/data_dir.hpp"
+#include "worker/sha256.hpp"
+
+namespace grange::worker {
+namespace {
+
+struct ScriptedServer;
+
+struct PairDialer final : net::Dialer {
+  explicit PairDialer(ScriptedServer& s) : server(s) {}
+  std::unique_ptr<Attempt> dial(std::function<void(Result<net::ConnectionPtr>)> done) override;
+  ScriptedServer& server;
+};
+
+struct ScriptedServer {
+  net::Loop loop;
+  net::ConnectionPtr here;
+  wire::Session session;
+  std::vector<pb::Hello> hellos;
+  std::vector<pb::TaskResult> results;
+  std::vector<pb::Fence> started, returned;
+  std::string logs, goodbye;
+  int heartbeats = 0;
+  bool resume = true, acks = true;
+  std::vector<pb::Held> refuse;
+  std::string dir = testing::TempDir() + "grange_worker_" + random_id(6);
+  std::unique_ptr<Worker> worker;
+
+  explicit ScriptedServer(WorkerOptions options = {}) {
+    options.data_dir = dir;
+    options.health_port = 0;
+    options.slots = 2;
+    if (options.python.empty()) options.python = "none";
+    worker = std::make_unique<Worker>(loop, options, std::make_unique<PairDialer>(*this));
+    const auto began = worker->start();
+    if (!began) ADD_FAILURE() << began.error().message;
+  }
+  ~ScriptedServer() {
+    worker.reset();
+    here.reset();
+    std::error_code ignored;
+    std::filesystem::remove_all(dir, ignored);
+  }
+
+  void accept(net::ConnectionPtr connection) {
+    here = std::move(connection);
+    net::ConnectionEvents events;
+    events.on_message = [this, me = here.get()](const std::string& bytes, bool) {
+      if (here.get() == me) heard(bytes);
+    };
+    events.on_closed = [](const Error&) {};
+    here->set_events(std::move(events));
+  }
+  void heard(const std::string& bytes) {
+    pb::Frame frame;
+    ASSERT_TRUE(wire::decode(bytes, frame));
+    if (frame.has_hello()) {
+      hellos.push_back(frame.hello());
+      pb::Frame answer;
+      pb::Welcome& w = *answer.mutable_welcome();
+      w.set_protocol(1);
+      w.set_heartbeat_ms(500);
+      w.set_lease_ms(30'000);
+      w.set_inline_limit_bytes(limits::kInline);
+      w.set_resumed(resume && hellos.size() > 1);
+      if (!w.resumed()) session.reset();
+      w.set_received(session.received());
+      for (const auto& one : refuse) *w.add_refused() = one;
+      std::vector<std::string> again;
+      ASSERT_TRUE(session.resend(w.resumed() ? frame.hello().received() : 0, again));
+      here->send(session.unnumbered(answer), true);
+      for (auto& one : again) here->send(one, true);
+      return;
+    }
+    const auto verdict = session.arrived(frame);
+    EXPECT_NE(verdict, wire::Session::Verdict::gap);
+    if (verdict != wire::Session::Verdict::fresh) return;
+    if (frame.has_heartbeat()) ++heartbeats;
+    if (frame.has_goodbye()) goodbye = frame.goodbye().reason();
+    if (!frame.has_report()) return;
+    for (const auto& f : frame.report().started()) started.push_back(f);
+    for (const auto& f : frame.report().returned()) returned.push_back(f);
+    for (const auto& l : frame.report().logs()) logs += l.data();
+    pb::WorkerOrders orders;
+    for (const auto& r : frame.report().results()) {
+      results.push_back(r);
+      pb::ResultAck& ack = *orders.add_acks();
+      ack.set_task(r.task());
+      ack.set_attempt(r.attempt());
+    }
+    if (acks) send(orders);
+  }
+  void send(const pb::WorkerOrders& orders) {
+    pb::Frame frame;
+    *frame.mutable_orders() = orders;
+    here->send(session.number(frame), true);
+  }
+  void cut() {
+    const auto old = std::exchange(here, nullptr);
+    old->close(1000, "cut");
+  }
+  bool until(const std::function<bool()>& reached) {
+    bool ok = false;
+    const auto look = loop.every(Millis(2), [&] {
+      if (reached()) ok = true, loop.stop();
+    });
+    const auto limit = loop.after(Millis(15'000), [&] { loop.stop(); });
+    loop.context().restart();  // it may have been stopped by an earlier wait
+    loop.run();
+    return ok;
+  }
+  bool online() {
+    return until([&] { return worker->status().online; });
+  }
+};
+
+std::unique_ptr<net::Dialer::Attempt> PairDialer::dial(std::function<void(Result<net::ConnectionPtr>)> done) {
+  server.loop.post([this, done = std::move(done)] {
+    auto [theirs, ours] = net::memory_pair(server.loop);
+    server.accept(ours);
+    done(theirs);
+  });
+  return std::make_unique<Attempt>();
+}
+
+pb::SpecOrder& builtin(pb::WorkerOrders& orders, std::uint32_t job, const char* op, std::uint32_t ms = 0) {
+  pb::SpecOrder& order = *orders.add_specs();
+  order.set_job(job);
+  order.mutable_spec()->set_engine("builtin");
+  order.mutable_spec()->mutable_builtin()->set_op(op);
+  order.mutable_spec()->mutable_builtin()->set_ms(ms);
+  return order;
+}
+pb::SpecOrder& shell_job(pb::WorkerOrders& orders, std::uint32_t job, const std::string& script) {
+  pb::SpecOrder& order = *orders.add_specs();
+  order.set_job(job);
+  order.mutable_spec()->set_engine("command");
+  order.mutable_spec()->mutable_command()->set_shell(true);
+  order.mutable_spec()->mutable_command()->add_argv(script);
+  return order;
+}
+pb::Assignment& assign(pb::WorkerOrders& orders, std::uint32_t job, std::uint32_t index, const std::string& args = "") {
+  pb::Assignment& a = *orders.add_assign();
+  a.set_task(TaskId::of(JobNo{job}, index).packed);
+  a.set_attempt(1);
+  a.set_epoch(5);
+  a.set_args(args);
+  return a;
+}
+
+TEST(Worker, AssignResultAck) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  builtin(orders, 1, "echo");
+  for (std::uint32_t i = 0; i < 100; ++i) assign(orders, 1, i, "v" + std::to_string(i));
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 100 && s.worker->status().held == 0; }));
+  for (const auto& r : s.results) EXPECT_EQ(r.value(), "v" + std::to_string(TaskId{r.task()}.index()));
+  ASSERT_TRUE(s.until([&] { return s.heartbeats > 0; }));
+  EXPECT_EQ(s.worker->status().state, "healthy");
+}
+
+TEST(Worker, CommandsRunWithOutputAndExitCode) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  shell_job(orders, 1, "echo hello {} $GRANGE_ARG; pwd; test \"$PWD\" = \"$HOME\" || echo bad; echo oops >&2; exit {index}");
+  assign(orders, 1, 0, "you");
+  assign(orders, 1, 3, "me");
+  shell_job(orders, 2, "");
+  orders.mutable_specs(1)->mutable_spec()->mutable_command()->set_shell(false);
+  orders.mutable_specs(1)->mutable_spec()->mutable_command()->set_argv(0, "no-such-program");
+  assign(orders, 2, 0);
+  shell_job(orders, 3, "true");
+  orders.mutable_specs(2)->mutable_spec()->mutable_command()->add_files_out("out.txt");
+  assign(orders, 3, 0);
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 4; }));
+  for (const auto& r : s.results) {
+    const TaskId task{r.task()};
+    if (task.job().value == 2) {
+      EXPECT_EQ(r.exit_code(), 127);
+      EXPECT_TRUE(r.permanent());
+    } else if (task.job().value == 3) {
+      EXPECT_EQ(r.message(), "files_out: out.txt was not made");
+    } else if (task.index() == 3) {
+      EXPECT_EQ(r.failure(), pb::FAILURE_EXIT_CODE);
+      EXPECT_EQ(r.message(), "exit code 3: oops");
+    } else {
+      EXPECT_TRUE(r.ok());
+      EXPECT_EQ(r.value().rfind("hello you you\n/", 0), 0u) << r.value();
+      EXPECT_EQ(r.value().find("bad"), std::string::npos);
+    }
+  }
+  EXPECT_NE(s.logs.find("hello me me"), std::string::npos);
+  EXPECT_TRUE(s.until([&] { return std::filesystem::is_empty(s.dir + "/tasks"); })) << "folders are removed";
+}
+
+TEST(Worker, ALotOfOutputArrivesWhole) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  shell_job(orders, 1, "head -c 9000000 /dev/zero");
+  assign(orders, 1, 0);
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 1; }));
+  EXPECT_EQ(s.logs.size(), 9'000'000u) << "and before the result";
+}
+
+TEST(Worker, ResumedSessionLosesAndRepeatsNothing) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  builtin(orders, 1, "sleep", 300);
+  assign(orders, 1, 0);
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.worker->status().running == 1; }));
+  s.cut();
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 1 && s.worker->status().held == 0; }));
+  ASSERT_EQ(s.hellos.size(), 2u);
+  EXPECT_EQ(s.hellos[0].session_id(), s.hellos[1].session_id());
+  ASSERT_EQ(s.hellos[1].worker().held_size(), 1);
+  EXPECT_EQ(s.hellos[1].worker().held(0).epoch(), 5u);
+}
+
+TEST(Worker, ServerThatForgotHearsResultsAgainAndRefusedOnesStop) {
+  ScriptedServer s;
+  s.acks = false;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  builtin(orders, 1, "noop");
+  assign(orders, 1, 0);
+  shell_job(orders, 2, "sleep 1000");
+  assign(orders, 2, 0);
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 1 && s.worker->status().running == 1; }));
+  s.resume = false;
+  s.acks = true;
+  pb::Held refused;
+  refused.set_task(TaskId::of(JobNo{2}, 0).packed);
+  refused.set_attempt(1);
+  refused.set_epoch(5);
+  s.refuse.push_back(refused);
+  s.cut();
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 2 && s.worker->status().held == 0; }));
+  EXPECT_EQ(s.results[1].task(), s.results[0].task()) << "said again";
+  EXPECT_EQ(s.worker->status().running, 0u);
+}
+
+TEST(Worker, TakeBackAndCancel) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  shell_job(orders, 1, "sleep 1000");
+  for (std::uint32_t i = 0; i < 3; ++i) assign(orders, 1, i);
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.started.size() == 2; }));
+  pb::WorkerOrders more;
+  more.add_take_back(TaskId::of(JobNo{1}, 2).packed);
+  for (std::uint32_t i = 0; i < 2; ++i) more.add_cancel()->set_task(TaskId::of(JobNo{1}, i).packed), more.mutable_cancel()->rbegin()->set_attempt(1);
+  s.send(more);
+  ASSERT_TRUE(s.until([&] { return s.returned.size() == 1 && s.results.size() == 2; }));
+  for (const auto& r : s.results) EXPECT_EQ(r.failure(), pb::FAILURE_CANCELLED);
+}
+
+TEST(Worker, DrainFinishesReturnsAndSaysGoodbye) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  builtin(orders, 1, "sleep", 100);
+  for (std::uint32_t i = 0; i < 4; ++i) assign(orders, 1, i);
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.worker->status().running == 2; }));
+  bool done = false;
+  s.worker->drain([&] { done = true; });
+  ASSERT_TRUE(s.until([&] { return done; }));
+  EXPECT_EQ(s.results.size(), 2u);
+  EXPECT_EQ(s.returned.size(), 2u);
+  EXPECT_EQ(s.goodbye, "drained");
+}
+
+TEST(Worker, OneWorkerADataFolder) {
+  ScriptedServer s;
+  const auto second = open_data_dir(s.dir);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().cls, ErrorClass::conflict);
+  EXPECT_NE(second.error().message.find("--data"), std::string::npos);
+}
+
+// Needs an interpreter with the grange package: GRANGE_TEST_PYTHON, and GRANGE_TEST_PYTHONPATH when it is not installed.
+TEST(Worker, PythonTasks) {
+  const char* python = std::getenv("GRANGE_TEST_PYTHON");
+  if (python == nullptr) GTEST_SKIP() << "set GRANGE_TEST_PYTHON to an interpreter that has cloudpickle and grange";
+  const char* path = std::getenv("GRANGE_TEST_PYTHONPATH");
+  WorkerOptions options;
+  options.python = python;
+  options.python_path = path != nullptr ? path : "";
+  ScriptedServer s(options);
+  ASSERT_TRUE(s.online());
+  // A pickle of os.kill would not need cloudpickle: name builtins by reference ("cposix\nsystem" and the like).
+  const auto code = [&](const std::string& pickle) {
+    const std::string sha = sha256(pickle);
+    std::ofstream(s.dir + "/cache/" + sha) << pickle;
+    return sha;
+  };
+  const auto python_job = [](pb::WorkerOrders& orders, std::uint32_t job, const std::string& sha) -> pb::JobSpec& {
+    pb::SpecOrder& order = *orders.add_specs();
+    order.set_job(job);
+    order.mutable_spec()->set_engine("python");
+    order.mutable_spec()->set_encoding(pb::ENCODING_JSON);
+    order.mutable_spec()->mutable_python()->set_code_sha256(sha);
+    return *order.mutable_spec();
+  };
+  pb::WorkerOrders orders;
+  python_job(orders, 1, code("cbuiltins\nabs\n."));
+  python_job(orders, 2, code("cos\n_exit\n."));
+  python_job(orders, 3, code("ctime\nsleep\n.")).set_time_limit_ms(300);
+  python_job(orders, 4, code("cbuiltins\nprint\n."));
+  python_job(orders, 5, code("cos\nabort\n."));
+  for (std::uint32_t i = 0; i < 50; ++i) assign(orders, 1, i, "[-" + std::to_string(i) + "]");
+  assign(orders, 1, 50, "[\"x\"]");
+  assign(orders, 2, 0, "[7]");
+  assign(orders, 3, 0, "[1000]");
+  assign(orders, 4, 0, "[\"printed here\"]");
+  assign(orders, 5, 0, "[]");
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 55; })) << s.results.size() << s.worker->status_json();
+  for (const auto& r : s.results) {
+    const TaskId task{r.task()};
+    switch (task.job().value) {
+      case 1:
+        if (task.index() == 50) {
+          EXPECT_EQ(r.failure(), pb::FAILURE_EXCEPTION);
+          EXPECT_NE(r.traceback().find("TypeError"), std::string::npos);
+        } else {
+          EXPECT_TRUE(r.ok()) << r.message();
+          EXPECT_EQ(r.value(), std::to_string(task.index()));
+        }
+        break;
+      case 2:
+        EXPECT_EQ(r.failure(), pb::FAILURE_ENGINE);
+        EXPECT_NE(r.message().find("exited with code 7"), std::string::npos) << r.message();
+        break;
+      case 3:
+        EXPECT_EQ(r.failure(), pb::FAILURE_TIME_LIMIT) << r.message();
+        break;
+      case 5:
+        EXPECT_EQ(r.failure(), pb::FAILURE_ENGINE);
+        EXPECT_NE(r.message().find("killed by signal 6"), std::string::npos) << r.message();
+        break;
+      default:
+        EXPECT_TRUE(r.ok()) << r.message();
+    }
+  }
+  EXPECT_NE(s.logs.find("printed here"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace grange::worker
