@@ -1,0 +1,2 @@
+// Boost.JSON without its shared library: compiled once, here.
+#include <boost/json/src.hpp>

@@ -1,0 +1,23 @@
+# Writes OUT with the commit that is built, "-dirty" when files differ from it, "unknown" outside git.
+set(COMMIT unknown)
+find_program(GIT git)
+if(GIT)
+  execute_process(COMMAND ${GIT} -C ${SOURCE} rev-parse --short=12 HEAD
+                  OUTPUT_VARIABLE HEAD OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE FAILED ERROR_QUIET)
+  if(NOT FAILED)
+    set(COMMIT ${HEAD})
+    execute_process(COMMAND ${GIT} -C ${SOURCE} status --porcelain --untracked-files=no
+                    OUTPUT_VARIABLE CHANGES ERROR_QUIET)
+    if(CHANGES)
+      set(COMMIT "${HEAD}-dirty")
+    endif()
+  endif()
+endif()
+set(TEXT "#pragma once\n#define GRANGE_COMMIT \"${COMMIT}\"\n")
+set(BEFORE "")
+if(EXISTS ${OUT})
+  file(READ ${OUT} BEFORE)
+endif()
+if(NOT TEXT STREQUAL BEFORE)
+  file(WRITE ${OUT} "${TEXT}")
+endif()

@@ -1,0 +1,119 @@
+#include "cli/server_options.hpp"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+
+#include "cli/exit.hpp"
+#include "cli/logging.hpp"
+#include "cli/parse.hpp"
+
+namespace grange::cli {
+
+std::string default_data_dir() {
+  const char* xdg = std::getenv("XDG_DATA_HOME");
+  if (xdg != nullptr && *xdg == '/') return std::string(xdg) + "/grange";
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == '\0')
+    throw Exit{kUsage, "HOME is not set; name a folder for the data with --data DIR."};
+  return std::string(home) + "/.local/share/grange";
+}
+
+void ServerFlags::add_to(CLI::App& sub) {
+  sub.add_option("--host", host, "Address to listen on (default 127.0.0.1; any other needs a token)");
+  sub.add_option("--port", port, "Port of HTTP and WebSocket (default 8000; 0: a free one)");
+  sub.add_option("--ws-port", ws_port, "One more port for WebSocket (default 9000; 0: none)");
+  sub.add_option("--data", data, "Folder for all state (default: grange in the XDG data folder)")->type_name("DIR");
+  sub.add_option("--policy", policy, "Which work goes first: priority, fifo, round_robin, least_loaded or performance");
+  sub.add_option("--allow-host", allow_hosts, "A host name by which clients may call this server, any number of times")
+      ->type_name("HOST")
+      ->allow_extra_args(false);
+  sub.add_option("--retain", retain, "Delete ended jobs after this long (default 7d)")->type_name("DURATION");
+  sub.add_option("--log-format", log_format, "human or json (default human), on stderr");
+  sub.add_option("--log-level", log_level, "trace, debug, info, warn, error or off");
+}
+
+server::ServerOptions ServerFlags::settle(const Context& context) {
+  log_to_stderr(log_format, log_level);
+  data = std::filesystem::absolute(data.empty() ? default_data_dir() : data).string();
+  server::ServerOptions options;
+  options.host = host;
+  options.port = port;
+  options.ws_port = ws_port;
+  options.data_dir = data;
+  options.policy = policy;
+  options.token = context.token();
+  options.allowed_hosts = allow_hosts;
+  if (!retain.empty()) options.retain = take(parse_duration(retain));
+  return options;
+}
+
+std::unique_ptr<server::Server> start_server(net::Loop& loop, const server::ServerOptions& options) {
+  Result<std::unique_ptr<server::Server>> server = server::Server::start(loop, options);
+  if (server.ok()) return std::move(server).value();
+  const Error& error = server.error();
+  // Nothing here is about another server that does not answer.
+  const bool usage = error.cls == ErrorClass::invalid_argument || error.cls == ErrorClass::forbidden ||
+                     error.cls == ErrorClass::unauthenticated;
+  throw Exit{usage ? kUsage : kFailed, error.message};
+}
+
+bool stop_server(net::Loop& loop, std::unique_ptr<server::Server>& server) {
+  struct Wait {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int step = 0;
+  };
+  const auto wait = std::make_shared<Wait>();
+  const auto reached = [wait](int step) {
+    const std::lock_guard lock(wait->mutex);
+    wait->step = step;
+    wait->changed.notify_all();
+  };
+  const auto wait_until = [wait](int step) {
+    std::unique_lock lock(wait->mutex);
+    return wait->changed.wait_for(lock, limits::kShutdown + Millis{2000}, [&] { return wait->step >= step; });
+  };
+  loop.post([&] { server->stop([reached] { reached(1); }); });
+  const bool clean = wait_until(1);
+  loop.post([&server, reached] {
+    server.reset();
+    reached(2);
+  });
+  return wait_until(2) && clean;
+}
+
+namespace {
+sigset_t our_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&set, number);
+  return set;
+}
+}  // namespace
+
+SignalQueue::SignalQueue() {
+  const sigset_t set = our_signals();
+  signal(SIGPIPE, SIG_IGN);
+  GRANGE_ASSERT(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
+}
+
+int SignalQueue::next(int timeout_ms) const {
+  const sigset_t set = our_signals();
+  const timespec timeout{timeout_ms / 1000, (timeout_ms % 1000) * 1'000'000l};
+  const int number = sigtimedwait(&set, nullptr, &timeout);
+  return number > 0 ? number : 0;
+}
+
+void SignalQueue::restore_in_child() {
+  const sigset_t set = our_signals();
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGPIPE}) signal(number, SIG_DFL);
+  sigprocmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+}  // namespace grange::cli
