@@ -1,0 +1,224 @@
+"""The farm, as a Python program sees it."""
+
+import atexit
+import copy
+import os
+import threading
+import weakref
+
+from grange._calls import code_of, pack_arguments
+from grange._connection import Connection
+from grange._http import Http
+from grange._options import Options, split
+from grange._submit import Batcher, Resolver
+from grange._wire import wire_pb2 as pb
+from grange.futures import Future
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Farm:
+    """A connection to a server. Made by `grange.connect`; any thread may use it; after a fork the child gets its own
+    session.
+
+    Every call takes the options `retries` (of exceptions; a lost worker is always retried; default 0), `cpus`, `memory`
+    ("2GiB" or bytes), `gpus`, `timeout` (of a run, seconds or "10m"), `priority` (-1000..1000), `labels`, `name`.
+    In `submit`, one of these names counts as an option unless the function has a parameter of that name;
+    `farm.options(...)` and `@grange.task(...)` set them without that rule.
+    """
+
+    def __init__(self, url, token):
+        self._http = Http(url, token)
+        self._connection = Connection(self._http)
+        self._resolver = Resolver(self._http)
+        self._options = Options()
+        self._batcher = Batcher(self)
+        self._connection.after_fork += [self._resolver.reset, self._batcher.reset]
+
+    @property
+    def url(self):
+        return self._http.url
+
+    def __repr__(self):
+        return f"<grange.Farm {self.url}>"
+
+    def options(self, **options):
+        """This farm with options for all that is submitted through the returned object. It shares the connection."""
+        other = copy.copy(self)
+        other._options = self._options.merged(options)
+        return other
+
+    # ------------------------------------------------------------------------------------------------- work
+
+    def submit(self, function, /, *args, **kwargs):
+        """Run function(*args, **kwargs) on the farm; returns a `grange.Future` at once.
+
+        Raises PicklingError, here and now, for a function or an argument that cannot be pickled. What the server
+        refuses is the future's exception.
+        """
+        function, base = self._unwrap(function)
+        kwargs, options = split(function, kwargs)
+        return self._submit(function, base.merged(options), args, kwargs)
+
+    def map(self, function, /, *iterables, chunksize=None, progress=None, timeout=None, **options):
+        """[function(*xs) for xs in zip(*iterables)], on the farm: a list, in order.
+
+        Each call is one task; `chunksize` puts several in one (worth it for calls under a millisecond). `timeout` is
+        for the whole call, in seconds (TimeoutError); the option of that name is set by `farm.options(timeout=...)`.
+        `progress`: True, False, or None for a bar on stderr when that is a terminal or a notebook. The first
+        exception is raised with the remote traceback as its cause; then, and on Ctrl-C, the rest is cancelled.
+        """
+        from grange._map import run_map
+
+        return run_map(self, function, iterables, chunksize, progress, timeout, options)
+
+    def imap(self, function, /, *iterables, chunksize=None, **options):
+        """Like `map`, as a lazy iterator in order. The iterables are read as results are taken, so they may be
+        endless."""
+        from grange._map import run_imap
+
+        return run_imap(self, function, iterables, chunksize, options, ordered=True)
+
+    def imap_unordered(self, function, /, *iterables, chunksize=None, **options):
+        """Like `imap`, each result as soon as it is there."""
+        from grange._map import run_imap
+
+        return run_imap(self, function, iterables, chunksize, options, ordered=False)
+
+    # ------------------------------------------------------------------------------------------------- looking
+
+    def jobs(self, limit=100, state=None):
+        """The newest jobs, as `grange.Job`s."""
+        from grange.jobs import Job
+
+        return [Job(self, info["id"], info) for info in self._http.json("GET", "/api/jobs", limit=limit, state=state)]
+
+    def job(self, job_id):
+        """One job, by its id. GrangeError with code "not_found" when there is none."""
+        from grange.jobs import Job
+
+        job = Job(self, str(job_id))
+        job.info()
+        return job
+
+    def workers(self):
+        """The workers, as the dicts of GET /api/workers."""
+        return self._http.json("GET", "/api/workers")
+
+    def stats(self):
+        """The figures of GET /api/stats."""
+        return self._http.json("GET", "/api/stats")
+
+    # ------------------------------------------------------------------------------------------------- life
+
+    def close(self):
+        """Close the connection. Tasks that are on the farm go on there; futures that are not done fail with
+        ConnectionError."""
+        self._connection.drain(2.0)
+        self._connection.close()
+        self._resolver.close()
+        self._http.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------- inside
+
+    def _unwrap(self, function):
+        """(function, options) of a plain function or a grange.Task."""
+        from grange.tasks import Task
+
+        if isinstance(function, Task):
+            return function.function, function.farm_options.merged(self._options.values)
+        if not callable(function):
+            raise TypeError(f"the first argument must be a function, not {type(function).__name__}")
+        return function, self._options
+
+    def _prepare(self, function, args, kwargs):
+        """(Code, argument) ready for the batcher: pickled, and stored where big."""
+        code = code_of(function)
+        argument = self._argument(pack_arguments(args, kwargs))
+        self._http.put_blob(code.data, code.sha)
+        return code, argument
+
+    def _submit(self, function, options, args, kwargs):
+        code, argument = self._prepare(function, args, kwargs)
+        future = Future()
+        future._farm = self
+        self._batcher.add(code, options, argument, future)
+        return future
+
+    def _argument(self, data):
+        """Argument bytes as they go into a job: big ones are stored as a blob, and go by name (str)."""
+        if len(data) > self._connection.inline_limit:
+            return self._http.put_blob(data)
+        return data
+
+    def _cancel_task(self, job_id, index, reason="cancelled by the client"):
+        request = pb.Request()
+        request.cancel.job_id = job_id
+        request.cancel.one_task = True
+        request.cancel.index = index
+        request.cancel.reason = reason
+        self._connection.request(request)
+
+    def _cancel_job(self, job_id, reason="cancelled by the client"):
+        request = pb.Request()
+        request.cancel.job_id = job_id
+        request.cancel.reason = reason
+        self._connection.request(request)
+
+    def _task_info(self, job_id, index):
+        query = {"limit": 1}
+        if index:
+            query["after"] = index - 1
+        for info in self._http.json("GET", f"/api/jobs/{job_id}/tasks", **query):
+            if info.get("index") == index:
+                return info
+        return {}
+
+
+_farms = weakref.WeakSet()
+_default = None
+_default_lock = threading.Lock()
+
+
+def connect(url=None, token=None):
+    """Connect to a farm. `url` (default: GRANGE_URL, else http://127.0.0.1:8000), `token` (default: GRANGE_TOKEN).
+
+    Raises grange.ConnectionError when no server answers there, or when it refuses the token.
+    """
+    farm = Farm(url or os.environ.get("GRANGE_URL") or DEFAULT_URL, token or os.environ.get("GRANGE_TOKEN") or "")
+    farm._connection.connect()
+    _farms.add(farm)
+    return farm
+
+
+def default_farm():
+    """The farm that `@grange.task` functions, `grange.Executor()` and joblib use: `connect()`, once a process."""
+    global _default
+    with _default_lock:
+        if _default is None or _default._connection._closed is not None:
+            _default = connect()
+        return _default
+
+
+@atexit.register
+def _close_all():
+    for farm in list(_farms):
+        try:
+            farm.close()
+        except Exception:
+            pass
+
+
+def _new_lock():
+    global _default_lock
+    _default_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)

@@ -1,0 +1,123 @@
+"""The future of a task on the farm."""
+
+import concurrent.futures
+
+from grange import errors
+
+_PENDING = "PENDING"
+
+
+class Future(concurrent.futures.Future):
+    """What `farm.submit` returns: a `concurrent.futures.Future`, so the standard `wait` and `as_completed` take it.
+
+    `result(timeout)` raises the function's own exception (its cause carries the remote traceback), `TaskCancelled`, or
+    `TaskFailed` and its kinds (`WorkerLost`, `TimeLimitExceeded`, ...). Done callbacks run in the client's background
+    thread and must not block, nor wait for other futures.
+
+    Unlike the standard one, `cancel()` stops a task that runs already. (`grange.Executor`'s futures keep the
+    standard's rule.)
+    """
+
+    _farm = None
+    _job = None  # the server's job id; None until the server has answered
+    _index = 0
+    _cancel_sent = False
+
+    @property
+    def job_id(self):
+        """The id of the job that the task is part of, or None while the server has not answered. Tasks that are
+        submitted together may share a job."""
+        return self._job
+
+    @property
+    def task_id(self):
+        """Such as "7/3", or None while the server has not answered."""
+        return None if self._job is None else f"{self._job}/{self._index}"
+
+    def cancel(self):
+        """Cancel the task, also when it runs. False when it had ended before."""
+        with self._condition:
+            first = self._state == _PENDING
+            told, self._cancel_sent = self._cancel_sent, True
+        if not super().cancel():
+            return False
+        if first and not told:
+            self.set_running_or_notify_cancel()
+            if self._job is not None:
+                self._farm._cancel_task(self._job, self._index)
+        return True
+
+    def running(self):
+        """Whether a worker runs it now. Asks the server."""
+        return not self.done() and self._remote().get("status") == "running"
+
+    def progress(self):
+        """The task's last `grange.progress(done, total, text)` as (done, total, text), or None. Asks the server."""
+        p = self._remote().get("progress")
+        if isinstance(p, dict):
+            return (p.get("done", 0.0), p.get("total", 0.0), p.get("text", ""))
+        return None
+
+    def result(self, timeout=None):
+        """The task's value; raises as the class says, and TimeoutError after `timeout` seconds."""
+        try:
+            return super().result(timeout)
+        except concurrent.futures.CancelledError as error:
+            if isinstance(error, errors.TaskCancelled):
+                raise
+            raise self._cancelled() from None
+
+    def exception(self, timeout=None):
+        """The exception of a failed task, or None."""
+        try:
+            return super().exception(timeout)
+        except concurrent.futures.CancelledError:
+            raise self._cancelled() from None
+
+    def _cancelled(self):
+        error = errors.TaskCancelled(f"task {self.task_id or '(not sent yet)'} was cancelled")
+        error.task_id = self.task_id
+        return error
+
+    def _remote(self):
+        if self._job is None or self._farm is None:
+            return {}
+        return self._farm._task_info(self._job, self._index)
+
+    # For the background thread. A future that was cancelled here keeps that.
+
+    def _placed(self, farm, job_id, index):
+        self._farm, self._index = farm, index
+        with self._condition:
+            self._job = job_id
+            cancel = self._cancel_sent
+        if cancel:
+            farm._cancel_task(job_id, index)
+
+    def _set(self, value):
+        try:
+            self.set_result(value)
+        except concurrent.futures.InvalidStateError:
+            pass
+
+    def _fail(self, error):
+        if isinstance(error, errors.TaskCancelled):
+            with self._condition:
+                told, self._cancel_sent = self._cancel_sent, True
+            if not told and concurrent.futures.Future.cancel(self):
+                self.set_running_or_notify_cancel()
+            return
+        try:
+            self.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            pass
+
+
+def as_completed(futures, timeout=None):
+    """Iterate over futures as they end. TimeoutError after `timeout` seconds from the call."""
+    return concurrent.futures.as_completed(futures, timeout)
+
+
+def wait(futures, timeout=None, return_when=concurrent.futures.ALL_COMPLETED):
+    """(done, not_done) as concurrent.futures.wait."""
+    return concurrent.futures.wait(futures, timeout, return_when)

@@ -1,0 +1,158 @@
+"""What is typed wrong, and what it gets: the right code, and one sentence that says what to do."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+
+import pytest
+from cli_farm import Farm, binary, environment, eventually, grange
+
+
+def says(done, code, *words):
+    assert done.returncode == code, f"{done.args} gave {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+def test_no_server():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{s.getsockname()[1]}"
+        for command in (["jobs"], ["run", "--", "true"], ["wait", "1"], ["logs", "1", "-f"], ["workers"], ["bench", "submit", "--server", url]):
+            says(grange(*command, GRANGE_URL=url), 3, url, "grange up", "--url")
+
+
+def test_unknown_commands_and_options():
+    says(grange("job"), 2, "grange jobs")
+    says(grange("frobnicate"), 2, "--help")
+    says(grange("jobs", "--frobnicate"), 2, "grange jobs --help")
+    says(grange("run"), 2, "grange run --")
+    says(grange("wait", "1", "--timeout", "soon"), 2, "10m")
+    says(grange("cancel", "7/x"), 2, "7/3")
+    says(grange("--url", "ftp://x", "jobs"), 2, "http://")
+
+
+@pytest.mark.parametrize("command", [["jobs", "show"], ["wait"], ["logs"], ["logs", "-f"], ["results"], ["cancel"], ["retry"], ["tasks", "ls"]])
+def test_unknown_job(farm, command):
+    says(farm(*command, "999999", code=4), 4, "999999")
+
+
+def test_bad_job_files(farm, tmp_path):
+    def write(text, name="job.toml"):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    says(farm("submit", str(tmp_path / "none.toml"), code=2), 2, "none.toml")
+    says(farm("submit", str(tmp_path), code=2), 2, "folder")
+    says(farm("submit", write("command = [\n"), code=2), 2, "TOML", "line")
+    says(farm("submit", write('{"command": ', "job.json"), code=2), 2, "JSON", "line")
+    says(farm("submit", write('comand = ["true"]\n'), code=2), 2, "comand", "command")
+    says(farm("submit", write('name = "nothing to do"\n'), code=2), 2)
+    says(farm("submit", write('command = ["true"]\nargs_file = "none.txt"\n'), code=2), 2, "none.txt")
+    says(farm("submit", write('command = ["true"]\nfiles_in = ["none.bin"]\n'), code=2), 2, "none.bin")
+    says(farm("submit", write('command = ["true"]\nfiles_in = [{path = "../up", source = "job.toml"}]\n'), code=2), 2, "../up")
+
+
+def start(*arguments, **env):
+    return grange("server", *arguments, timeout=30, **env)
+
+
+def test_port_in_use(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = str(s.getsockname()[1])
+        says(start("--port", port, "--ws-port", "0", "--data", str(tmp_path), "--log-level", "off"), 1, port, "--port")
+
+
+def test_data_folder_in_use(farm):
+    says(start("--port", "0", "--ws-port", "0", "--data", str(farm.folder / "data"), "--log-level", "off"), 1, "data")
+
+
+def test_data_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    says(start("--port", "0", "--ws-port", "0", "--data", str(tmp_path / "file" / "data"), "--log-level", "off"), 1, "data")
+
+
+def test_beyond_loopback_needs_a_token(tmp_path):
+    done = start("--host", "0.0.0.0", "--port", "0", "--ws-port", "0", "--data", str(tmp_path), "--log-level", "off")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--token-file" in done.stderr, "what to type"
+
+
+def test_other_wrong_settings_of_a_server(tmp_path):
+    data = ["--port", "0", "--ws-port", "0", "--data", str(tmp_path), "--log-level", "off"]
+    says(start(*data, "--policy", "astrology"), 2, "astrology")
+    says(start(*data, "--token-file", str(tmp_path / "none")), 2, "openssl rand")
+    (tmp_path / "empty").touch()
+    says(start(*data, "--token-file", str(tmp_path / "empty")), 2, "empty")
+
+
+def test_tokens(tmp_path):
+    (tmp_path / "token").write_text("a-secret-of-some-length\n")
+    farm = Farm(tmp_path, "--token-file", "token", "--workers", "1", "--slots", "1")
+    try:
+        says(farm("jobs", code=1), 1, "token")
+        says(grange("jobs", GRANGE_URL=farm.url, GRANGE_TOKEN="another"), 1, "token")
+        assert farm("run", "--token-file", "token", "--", "echo", "in").stdout == "in\n"
+        for pid in farm.ready["workers"]:
+            assert b"a-secret" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    finally:
+        farm.stop()
+
+
+# ------------------------------------------------------------------------------------------------------ `up` itself
+
+
+def running(pid):
+    return os.path.exists(f"/proc/{pid}") and pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+def test_up_stops_cleanly(tmp_path):
+    farm = Farm(tmp_path, "--workers", "2", "--slots", "1")
+    assert farm.ready.keys() == {"url", "ws_url", "pid", "workers"}
+    assert farm.ready["pid"] == farm.process.pid
+    workers = farm.ready["workers"]
+    assert len(workers) == 2
+    assert farm.stop(signal.SIGINT) == 0
+    assert not any(running(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_workers_die_with_up(tmp_path, number):
+    farm = Farm(tmp_path, "--workers", "2", "--slots", "1")
+    farm.stop(number)
+    eventually(lambda: not any(running(pid) for pid in farm.ready["workers"]), 20, "the workers' end")
+
+
+def test_up_starts_a_killed_worker_again(tmp_path):
+    farm = Farm(tmp_path, "--workers", "1", "--slots", "1")
+    try:
+        os.kill(farm.ready["workers"][0], signal.SIGKILL)
+        assert farm("run", "--", "echo", "again").stdout == "again\n"
+    finally:
+        farm.stop()
+
+
+def test_run_waits_for_a_worker_and_outlives_a_server_restart(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    server = Farm(tmp_path, port=port, command="server")
+    running_command = server.start("run", "--", "echo", "at last")
+    eventually(lambda: server.json("jobs"), what="the submit")
+    server.stop(signal.SIGKILL)
+    again = Farm(tmp_path, port=port, command="server")
+    worker = subprocess.Popen([binary(), "worker", "--server", again.url, "--data", str(tmp_path / "worker"), "--slots", "1", "--health-port", "0"],
+                              env=environment(), stderr=again.errors)  # fmt: skip
+    try:
+        out, err = running_command.communicate(timeout=40)
+        assert (out, running_command.returncode) == (b"at last\n", 0), err
+    finally:
+        worker.terminate()
+        worker.wait(20)
+        again.stop()
