@@ -22,8 +22,9 @@ struct WorkerHello {
   BodyRef body = kNoBody;
 };
 struct WorkerAlive { WorkerNo worker; };
-// for_good: it said goodbye, or cannot resume: what it holds is lost now, not when its lease ends.
-struct WorkerGone { WorkerNo worker; bool for_good = false; };
+// for_good: it said goodbye, or cannot resume: what it holds is lost now, not when its lease ends. charge: it did not leave of its own
+// will, so what it ran may be what ended it.
+struct WorkerGone { WorkerNo worker; bool for_good = false; bool charge = false; };
 struct WorkerDrain { WorkerNo worker; };
 struct WorkerWindow { WorkerNo worker; std::uint32_t window = 1; };
 
@@ -51,8 +52,11 @@ struct RetryTasks {
   std::optional<Reopen> ended;  // set: the job is not in memory
 };
 struct Tick {};  // time passed
+// We were not looking for a while (a full disk, a stopped machine): what the workers said meanwhile is still unread, so no lease may end
+// on it.
+struct Overslept {};
 
 using Event = std::variant<SubmitJob, WorkerHello, WorkerAlive, WorkerGone, WorkerDrain, WorkerWindow, AttemptStarted, AttemptReturned,
-                           AttemptEnded, CheckpointTaken, CancelJob, CancelTask, RetryTasks, Tick>;
+                           AttemptEnded, CheckpointTaken, CancelJob, CancelTask, RetryTasks, Tick, Overslept>;
 
 }  // namespace grange::core

@@ -118,7 +118,7 @@ StepAnswer Farm::State::on(const WorkerHello& e, Now now, Effects& effects) {
   w->window = std::clamp(e.window, 1u, limits::kWindow);
   w->connected = true;
   w->draining = false;
-  w->taking_back = 0;
+  for (Task* t : w->held) no_longer_asked(*w, *t->held());
   w->eligible.clear();
   renew(*w, now);
 
@@ -176,7 +176,7 @@ StepAnswer Farm::State::on(const WorkerGone& e, Now now, Effects& effects) {
   Worker* w = worker(e.worker);
   if (w == nullptr) return {};
   if (e.for_good) {
-    const auto requeued = lose_worker(*w, now, effects, WorkerNews::left);
+    const auto requeued = lose_worker(*w, e.charge, now, effects, WorkerNews::left);
     return {Result<>{}, requeued, {}};
   }
   if (w->connected) {
@@ -209,13 +209,14 @@ StepAnswer Farm::State::on(const AttemptStarted& e, Now, Effects& effects) {
   Job& j = *job(t->id.job());
   j.assigned -= 1;
   j.running += 1;
-  worker(e.worker)->running += 1;
+  Worker& w = *worker(e.worker);
+  w.running += 1;
+  no_longer_asked(w, *t->held());
   touch(j);
   return {};
 }
 
 StepAnswer Farm::State::on(const AttemptReturned& e, Now now, Effects& effects) {
-  if (Worker* w = worker(e.worker); w != nullptr && w->taking_back > 0) w->taking_back -= 1;
   Task* t = fenced(e.worker, e.fence);
   if (t == nullptr) return stale(e.fence);
   if (t->held()->state != AttemptState::assigned) {
@@ -350,6 +351,14 @@ StepAnswer Farm::State::on(const RetryTasks& e, Now, Effects& effects) {
 
 StepAnswer Farm::State::on(const Tick&, Now now, Effects& effects) {
   tick(now, effects);
+  return {};
+}
+
+StepAnswer Farm::State::on(const Overslept&, Now now, Effects&) {
+  for (auto& [no, w] : workers) {
+    if (w->connected) renew(*w, now);
+  }
+  if (recover_until != Instant::never()) recover_until = now.mono + options.lease;
   return {};
 }
 

@@ -159,12 +159,15 @@ struct World {
           hello(w);
         }
         break;
-      case 2: step(WorkerAlive{w}); break;
+      case 2:
+        step(WorkerAlive{w});
+        if (prng.below(4) == 0) step(Overslept{});
+        break;
       case 3:
         if (m.online && prng.below(2) == 0) {
           const bool for_good = prng.below(2) == 0;
           m.online = false;
-          step(WorkerGone{w, for_good});
+          step(WorkerGone{w, for_good, prng.below(2) == 0});
         }
         break;
       case 4: case 5: case 6:
@@ -328,8 +331,11 @@ struct Small {
     effects.assign.clear();
     farm.apply(farm.plan(now, prng), now, effects);
     farm.check_invariants();
+    for (const auto& a : effects.assign) epochs[a.fence.task] = a.fence.epoch;
     return effects.assign;
   }
+  LeaseEpoch epoch_of(TaskId task) const { return epochs.at(task); }
+  std::map<TaskId, LeaseEpoch> epochs;
 };
 
 TEST(Plan, ABlockedHeadNeverHidesWhatStandsBehindIt) {
@@ -442,11 +448,60 @@ TEST(Farm, APoisonTaskStopsAtItsCrashLimit) {
     const auto sent = s.turn();
     ASSERT_EQ(sent.size(), 1u) << crash;
     s.farm.step(AttemptStarted{{crash}, sent[0].fence}, s.now, s.effects);
-    s.farm.step(WorkerGone{{crash}, true}, s.now, s.effects);
+    s.farm.step(WorkerGone{.worker = {crash}, .for_good = true, .charge = true}, s.now, s.effects);
   }
   s.farm.finish_batch(s.now, s.effects);
   EXPECT_EQ(s.farm.view().live_jobs, 0u);
   EXPECT_EQ(s.effects.jobs.back().state, JobState::failed);
+}
+
+TEST(Farm, AGoodbyeIsNotACrash) {
+  Small s;
+  s.job(1, 1);
+  for (std::uint32_t stop = 1; stop <= 2 * limits::kDefaultCrashLimit; ++stop) {
+    s.worker(stop, 1, 1);
+    const auto sent = s.turn();
+    ASSERT_EQ(sent.size(), 1u) << stop;
+    s.farm.step(AttemptStarted{{stop}, sent[0].fence}, s.now, s.effects);
+    s.farm.step(WorkerGone{.worker = {stop}, .for_good = true}, s.now, s.effects);
+  }
+  EXPECT_TRUE(s.effects.failed.empty());
+  EXPECT_EQ(s.farm.task(TaskId::of({1}, 0))->crashes, 0u);
+}
+
+TEST(Farm, LeasesDoNotEndOnWhatWasNotHeard) {
+  Small s;
+  s.worker(1, 1, 1);
+  s.job(1, 1);
+  const auto sent = s.turn();
+  s.now.mono = s.now.mono + limits::kLease * 10;
+  s.farm.step(Overslept{}, s.now, s.effects);
+  s.farm.step(Tick{}, s.now, s.effects);
+  s.farm.check_invariants();
+  EXPECT_TRUE(s.farm.step(AttemptEnded{.worker = {1}, .fence = sent[0].fence}, s.now, s.effects).result.ok());
+}
+
+TEST(Plan, TakesBackAgainAfterATaskStartedInstead) {
+  Small s;
+  s.worker(1, 1, 9);
+  s.job(1, 9);
+  ASSERT_EQ(s.turn().size(), 9u);
+  s.worker(2, 1, 9);
+  s.effects.take_back.clear();
+  s.turn();
+  ASSERT_EQ(s.effects.take_back.size(), 4u);
+  // The worker had started them before it heard: it stays silent about the order, and tells their starts.
+  const auto started = s.effects.take_back;
+  for (const auto& held : s.farm.held_by({1})) {
+    for (const auto& asked : started) {
+      if (held.task != asked.task) continue;
+      s.farm.step(AttemptStarted{{1}, {held.task, held.attempt, s.epoch_of(held.task)}}, s.now, s.effects);
+    }
+  }
+  s.farm.check_invariants();
+  s.effects.take_back.clear();
+  s.turn();
+  EXPECT_FALSE(s.effects.take_back.empty());
 }
 
 TEST(Farm, WallClockJumpsChangeNoDecision) {

@@ -53,14 +53,15 @@ void Farm::check_invariants() const {
   for (const auto& [no, owned] : s.workers) {
     const Worker& w = *owned;
     Load load;
-    std::uint32_t running = 0;
+    std::uint32_t running = 0, asked = 0;
     for (const Task* task : w.held) {
+      asked += task->held()->asked_back ? 1 : 0;
       GRANGE_ASSERT(task->held() != nullptr && task->held()->worker == no && task->held()->epoch < s.next_epoch);
       const Job& job = *s.jobs.at(task->id.job());
       load.add(s.request(job));
       if (task->held()->state == AttemptState::running) running += 1;
     }
-    GRANGE_ASSERT(load == w.load && running == w.running);
+    GRANGE_ASSERT(load == w.load && running == w.running && asked == w.taking_back);
     GRANGE_ASSERT(w.lease_until >= s.leases_checked_at);
     held += w.held.size();
   }

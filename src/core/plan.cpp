@@ -192,7 +192,9 @@ void Farm::apply(const Plan& plan, Now now, Effects& effects) {
     if (w == nullptr) continue;
     std::uint32_t left = order.count;
     for (auto it = w->held.rbegin(); it != w->held.rend() && left > 0; ++it) {
-      if ((*it)->held()->state != AttemptState::assigned) continue;
+      HeldBy& held = *(*it)->held();
+      if (held.state != AttemptState::assigned || held.asked_back) continue;
+      held.asked_back = true;
       effects.take_back.push_back({w->no, (*it)->id});
       w->taking_back += 1;
       left -= 1;

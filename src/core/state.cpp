@@ -77,6 +77,7 @@ void Farm::State::leave(Job& job, Task& task) {
     Worker* w = worker(held->worker);
     GRANGE_ASSERT(w != nullptr);
     const bool ran = held->state == AttemptState::running;
+    no_longer_asked(*w, *held);
     Task* last = w->held.back();
     w->held[held->position] = last;
     last->held()->position = held->position;
@@ -175,12 +176,12 @@ void Farm::State::lose_attempt(Task& task, bool charge, Now now, Effects& effect
   touch(job);
 }
 
-std::uint32_t Farm::State::lose_worker(Worker& w, Now now, Effects& effects, WorkerNews news) {
+std::uint32_t Farm::State::lose_worker(Worker& w, bool charge, Now now, Effects& effects, WorkerNews news) {
   std::uint32_t requeued = 0;
   // fail_fast may cancel other tasks of this worker while we walk, so take from the end until it is empty.
   while (!w.held.empty()) {
     Task& task = *w.held.back();
-    lose_attempt(task, task.held()->state == AttemptState::running, now, effects);
+    lose_attempt(task, charge && task.held()->state == AttemptState::running, now, effects);
     requeued += 1;
   }
   effects.records.push_back(WorkerSeen{w.no, false, kNoBody, now.wall});
@@ -246,7 +247,7 @@ void Farm::State::tick(Now now, Effects& effects) {
       }
     }
     leases_checked_at = next;
-    for (Worker* w : lost) lose_worker(*w, now, effects, WorkerNews::lost);
+    for (Worker* w : lost) lose_worker(*w, true, now, effects, WorkerNews::lost);
   }
   if (now.mono >= recover_until) release_recovering(now, effects);
 }

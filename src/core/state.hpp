@@ -19,7 +19,7 @@ namespace grange::core {
 // Where a live task is. Each state carries what only it has.
 struct Ready {};                               // in its job's `again`
 struct Delayed { Instant ready_at; WallMs wall; };
-struct HeldBy { WorkerNo worker; std::uint32_t position = 0; LeaseEpoch epoch = 0; AttemptState state = AttemptState::assigned; };
+struct HeldBy { WorkerNo worker; std::uint32_t position = 0; LeaseEpoch epoch = 0; AttemptState state = AttemptState::assigned; bool asked_back = false; };
 struct Recovering {};                          // handed out before the restart; its worker may come back with it
 
 struct Task {
@@ -114,7 +114,7 @@ struct Worker {
   std::vector<Task*> held;                     // assigned and running
   std::uint32_t running = 0;
   Load load;                                   // of all it holds
-  std::uint32_t taking_back = 0;               // asked for, not answered yet
+  std::uint32_t taking_back = 0;               // of these, asked back and not answered yet
   std::uint64_t last_used = 0;
   double success = 1, mean_run_us = 0;         // decayed by 1/16 an attempt
   mutable std::vector<std::int8_t> eligible;   // a cache by RequestId: 0 unknown, 1 yes, -1 no
@@ -185,7 +185,7 @@ struct Farm::State {
   void end_task(Job& job, Task& task, TaskEnd end, FailureClass failure, WorkerNo worker, BodyRef body, std::uint64_t run_us, Now now,
                 Effects& effects);
   void lose_attempt(Task& task, bool charge, Now now, Effects& effects);
-  std::uint32_t lose_worker(Worker& w, Now now, Effects& effects, WorkerNews news);
+  std::uint32_t lose_worker(Worker& w, bool charge, Now now, Effects& effects, WorkerNews news);
   std::uint32_t cancel_rest(Job& job, Now now, Effects& effects);
   void release_recovering(Now now, Effects& effects);
   void tick(Now now, Effects& effects);
@@ -204,6 +204,11 @@ struct Farm::State {
   StepAnswer on(const CancelTask&, Now, Effects&);
   StepAnswer on(const RetryTasks&, Now, Effects&);
   StepAnswer on(const Tick&, Now, Effects&);
+  StepAnswer on(const Overslept&, Now, Effects&);
+  void no_longer_asked(Worker& w, HeldBy& held) {
+    if (held.asked_back) w.taking_back -= 1;
+    held.asked_back = false;
+  }
 
   void renew(Worker& w, Now now) {
     w.lease_until = now.mono + options.lease;

@@ -214,7 +214,7 @@ TEST_F(HttpServer, BodiesStreamToFilesAndBack) {
 
 TEST_F(HttpServer, StreamsUntilTheClientLeaves) {
   HttpExchangePtr stream;
-  bool gone = false, writable = false;
+  std::atomic<bool> gone = false, writable = false;
   const auto listener = serve(on_http([&](HttpExchangePtr e) {
     e->start_stream({200, {{"Content-Type", "text/event-stream"}}, ""});
     e->on_closed([&] { gone = true; });

@@ -163,6 +163,13 @@ bool WebSocket::send(std::string payload, bool binary) {
   return false;
 }
 
+// Takes effect when the stream's own watch looks next.
+void WebSocket::set_idle(Millis idle) {
+  if (state_ != State::open || idle == setup_.idle) return;
+  setup_.idle = idle;
+  stream_->set_option(ws::stream_base::timeout{limits::kHandshake, idle, true});
+}
+
 void WebSocket::ping() {
   if (state_ != State::open || pinging_) return;
   pinging_ = true;

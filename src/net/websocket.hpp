@@ -40,6 +40,7 @@ class WebSocket final : public Connection, public std::enable_shared_from_this<W
   bool send(std::string message, bool binary) override;
   void close(std::uint16_t code, std::string reason) override;
   void ping() override;
+  void set_idle(Millis idle) override;
   bool open() const override { return state_ == State::open; }
   std::size_t unsent_bytes() const override { return unsent_; }
   std::string peer() const override { return setup_.peer; }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <unordered_map>
@@ -167,6 +168,8 @@ class Engine final : public LocalQueue {
         std::unique_lock lock(mutex_);
         const auto due = [&] { return !inbox_.empty() || closing_ || (idle_ && has_batch()); };
         const Instant wake = farm_->next_wake();
+        awake_by_ = wake;
+        asleep_since_ = clock_.now().mono;
         if (wake == Instant::never()) {
           wake_engine_.wait(lock, due);
         } else {
@@ -178,17 +181,28 @@ class Engine final : public LocalQueue {
         closing = closing_;
       }
       const Now now = clock_.now();
-      if (farm_->next_wake() <= now.mono) farm_->step(core::Tick{}, now, batch_.effects);
+      if (overslept(now)) farm_->step(core::Overslept{}, now, batch_.effects);
       for (Call& call : calls) {
         std::visit([&](auto& c) { on(c, now); }, call);
         events_.fetch_add(1, std::memory_order_relaxed);
       }
       calls.clear();
+      // After the calls: a heartbeat that waited here still counts.
+      if (farm_->next_wake() <= now.mono) farm_->step(core::Tick{}, now, batch_.effects);
       const core::Plan plan = farm_->plan(now, prng_);
       if (!plan.empty()) farm_->apply(plan, now, batch_.effects);
       const bool large = batch_.effects.records.size() > limits::kCommitBatch;
       if (hand_over(now, closing || large) && closing) return;
     }
+  }
+
+  // This turn began long after it was due, or the one before took long: we were stopped, or the disk held us up.
+  bool overslept(Now now) {
+    const Micros grace = options_.lease / 3;
+    const bool slow_turn = turn_began_.us != 0 && asleep_since_ - turn_began_ > grace;
+    const bool late = awake_by_ != Instant::never() && now.mono > std::max(awake_by_, asleep_since_) + grace;
+    turn_began_ = now.mono;
+    return slow_turn || late;
   }
 
   bool has_batch() const { return !batch_.empty() || farm_->dirty(); }
@@ -332,8 +346,8 @@ class Engine final : public LocalQueue {
     const auto it = sessions_.find(call.worker);
     if (it == sessions_.end() || it->second != call.session) return;  // a newer session took its place
     const auto plain = not_resumable_.find(call.worker);
-    const bool for_good = call.for_good || (plain != not_resumable_.end() && plain->second == call.session);
-    farm_->step(core::WorkerGone{call.worker, for_good}, now, batch_.effects);
+    const bool vanished = !call.for_good && plain != not_resumable_.end() && plain->second == call.session;
+    farm_->step(core::WorkerGone{call.worker, call.for_good || vanished, vanished}, now, batch_.effects);
   }
   void on(Drain& call, Now now) { farm_->step(core::WorkerDrain{call.worker}, now, batch_.effects); }
 
@@ -356,6 +370,9 @@ class Engine final : public LocalQueue {
     auto row = reader_->job(call.job);
     if (!row.ok()) return fail(std::move(row).error());
     if (!*row) return fail({ErrorClass::not_found, "There is no job " + std::to_string(call.job.value) + ".", {}});
+    if ((*row)->state == core::JobState::completed) {
+      return fail({ErrorClass::invalid_state_transition, "Every task of job " + (*row)->id + " completed; there is nothing to retry.", {}});
+    }
     std::uint32_t from = 0;
     for (;;) {
       auto page = reader_->outcomes(call.job, from, limits::kPage, false);
@@ -371,9 +388,6 @@ class Engine final : public LocalQueue {
       if (!header.ok()) return fail(std::move(header).error());
       const auto& r = **row;
       event.ended = core::RetryTasks::Reopen{**header, {r.job, r.state, r.next_index, r.counts, r.started, {}}};
-      if (r.state == core::JobState::completed) {
-        return fail({ErrorClass::invalid_state_transition, "Every task of job " + r.id + " completed; there is nothing to retry.", {}});
-      }
     }
     auto stepped = farm_->step(event, now, batch_.effects);
     if (!stepped.result.ok()) return fail(std::move(stepped.result).error());
@@ -391,6 +405,7 @@ class Engine final : public LocalQueue {
     }
     flush(now);
     batch_.upkeep.push_back([done = std::move(call.done)](store::Store& store) { done(store.forget_all()); });
+    flush(now);  // nothing may be accepted between the look and the deed
   }
 
   void on(Inspect& call, Now) { call.look(*farm_); }
@@ -408,16 +423,22 @@ class Engine final : public LocalQueue {
         batch = std::move(pending_);
       }
       commit(*batch);
-      {
-        // The engine may hand over the next batch from here on, while this one's answers go out.
-        const std::lock_guard lock(mutex_);
-        for (auto& name : batch->names) committed_names_.push_back(std::move(name));
-        idle_ = true;
-      }
-      committer_free_.notify_all();
-      wake_engine_.notify_one();
+      // The engine may hand over the next batch from here on, while this one's answers go out; upkeep it must wait for.
+      const bool upkeep = !batch->upkeep.empty();
+      if (!upkeep) set_idle(*batch);
       release(*batch);
+      if (upkeep) set_idle(*batch);
     }
+  }
+
+  void set_idle(Batch& batch) {
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto& name : batch.names) committed_names_.push_back(std::move(name));
+      idle_ = true;
+    }
+    committer_free_.notify_all();
+    wake_engine_.notify_one();
   }
 
   // Returns when the batch is on disk. A full disk, or one that fails, holds everything back until it works again: nothing that was
@@ -433,6 +454,13 @@ class Engine final : public LocalQueue {
         commits_.fetch_add(1, std::memory_order_relaxed);
         storage_full_.store(false, std::memory_order_relaxed);
         return;
+      }
+      const ErrorClass why = done.error().cls;
+      if (why != ErrorClass::storage_full && why != ErrorClass::io) {
+        // Trying again cannot help, and going on would be a lie. A restart begins from what is on disk.
+        spdlog::critical("The journal cannot be written; the server ends. What was acknowledged is on disk. {}", done.error().message);
+        spdlog::shutdown();
+        std::_Exit(EXIT_FAILURE);
       }
       storage_full_.store(true, std::memory_order_relaxed);
       spdlog::error("The journal could not be written, trying again in {} ms: {}", wait.count(), done.error().message);
@@ -487,7 +515,7 @@ class Engine final : public LocalQueue {
       if (e == nullptr) continue;
       ended_count += 1;
       std::shared_ptr<const core::ResultBody> body;
-      if (const auto* kept = result_body(batch, e->body)) body = std::make_shared<core::ResultBody>(std::move(*kept));
+      if (auto* kept = result_body(batch, e->body)) body = std::make_shared<core::ResultBody>(std::move(*kept));
       out.ended.push_back({e->task, e->end, e->failure, e->attempt, e->worker, e->run_us, std::move(body)});
     }
     for (const auto& j : effects.jobs) {
@@ -520,6 +548,7 @@ class Engine final : public LocalQueue {
   Prng prng_;
   Batch batch_;
   std::uint32_t last_job_ = 0, last_worker_ = 0;
+  Instant turn_began_{}, asleep_since_{}, awake_by_ = Instant::never();
   std::uint64_t last_session_ = 0;
   std::unordered_map<std::string, WorkerNo> worker_numbers_;
   std::unordered_map<WorkerNo, std::uint64_t> sessions_, not_resumable_;

@@ -6,8 +6,10 @@
 #include <future>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "core/farm.hpp"
+#include "support/lossy_vfs.hpp"
 
 namespace grange::queue {
 namespace {
@@ -30,8 +32,8 @@ auto promise_of() {
 
 // A server's worth of queue over a folder, with its deliveries gathered.
 struct House {
-  explicit House(const std::string& path) {
-    auto opened = store::Store::open({.directory = path});
+  explicit House(const std::string& path, const std::string& vfs = {}) {
+    auto opened = store::Store::open({.directory = path, .vfs = vfs});
     if (!opened.ok()) throw std::runtime_error(opened.error().message);
     store = std::move(*opened);
     auto started = LocalQueue::start(*store, clock, {}, [this](Delivery d) {
@@ -286,6 +288,57 @@ TEST(LocalQueue, ClearsOnlyWhenNothingRuns) {
   EXPECT_TRUE(clear().ok());
   auto reader = house.store->reader();
   EXPECT_FALSE((*(*reader)->job(no)).has_value());
+}
+
+// A clear and a submit that meet in one turn of the loop: whichever comes first, what was acknowledged stays.
+TEST(LocalQueue, AClearNeverTakesAJobThatWasAcknowledged) {
+  for (int round = 0; round < 20; ++round) {
+    Folder folder;
+    House house(folder.path);
+    std::promise<void> go;
+    auto gate = go.get_future().share();
+    house.queue->inspect([gate](const core::Farm&) { gate.wait(); });  // both wait in the inbox
+    auto cleared = promise_of<Unit>();
+    house.queue->forget_all([cleared](auto r) { cleared->set_value(std::move(r)); });
+    auto submitted = promise_of<SubmitCall::Answer>();
+    SubmitCall call = job(3);
+    call.done = [submitted](auto r) { submitted->set_value(std::move(r)); };
+    house.queue->submit(std::move(call));
+    go.set_value();
+    ASSERT_TRUE(cleared->get_future().get().ok());
+    const auto answer = submitted->get_future().get();
+    ASSERT_TRUE(answer.ok());
+    auto reader = house.store->reader();
+    ASSERT_TRUE((*(*reader)->job(answer->job)).has_value());
+  }
+}
+
+TEST(LocalQueue, AFullDiskRefusesNewWorkLosesNothingAndGoesOnWhenThereIsRoom) {
+  Folder folder;
+  testing::LossyDisk disk("queue-full", 1);
+  JobNo no;
+  {
+    House house(folder.path, disk.name());
+    const auto w = house.hello("w", {}, 64).worker;
+    no = house.submit(with_arguments(200))->job;
+    ASSERT_TRUE(house.wait([&] { return house.assigned.size() >= 20; }));
+    disk.set_capacity(disk.used());
+    const auto held = house.take();
+    for (const auto& a : held) house.result(w, a.fence, true, std::string(20'000, 'x'));
+    for (int i = 0; i < 500 && !house.queue->counters().storage_full; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    ASSERT_TRUE(house.queue->counters().storage_full);
+    EXPECT_EQ(house.submit(job(1)).error().cls, ErrorClass::storage_full);
+    {
+      const std::lock_guard lock(house.mutex);
+      EXPECT_TRUE(house.ended.empty()) << "nothing is told before it is on disk";
+    }
+    disk.set_capacity(UINT64_MAX);
+    ASSERT_TRUE(house.wait([&] { return house.ended.size() == held.size(); }));
+    EXPECT_TRUE(house.submit(job(1)).ok());
+  }
+  House house(folder.path, disk.name());
+  auto reader = house.store->reader();
+  EXPECT_EQ((*reader)->job(no)->value().count, 200u);
 }
 
 TEST(LocalQueue, RefusesAnUnknownPolicyByName) {
