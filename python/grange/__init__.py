@@ -24,6 +24,7 @@ _LAZY = {
     "wait": "futures",
     "task": "tasks",
     "Task": "tasks",
+    "Model": "models",
     "Executor": "executor",
     "Job": "jobs",
     "GrangeError": "errors",

@@ -10,14 +10,19 @@ import weakref
 from grange import errors
 from grange._pickling import dumps, dumps_by_value
 from grange._wire import wire_pb2 as pb
+from grange.models import Model
 
 
 class Code:
-    """A function's bytes and their name. `sha` is 64 hex digits."""
+    """A function's bytes and their name. `sha` is 64 hex digits. Of a model only its name: the server has the bytes."""
 
-    __slots__ = ("sha", "data", "name", "__weakref__")
+    __slots__ = ("sha", "data", "name", "model", "__weakref__")
 
     def __init__(self, function):
+        self.sha, self.data, self.model = "", b"", ""
+        if isinstance(function, Model):
+            self.name = self.model = function.ref
+            return
         self.name = function_name(function)
         try:
             self.data = dumps_by_value(function)

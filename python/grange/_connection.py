@@ -17,7 +17,7 @@ import time
 import uuid
 import weakref
 
-from grange import __version__, errors
+from grange import __version__, _frames, errors
 from grange._http import farm_error, unreachable
 from grange._socket import Lost, Socket
 from grange._wire import wire_pb2 as pb
@@ -33,19 +33,6 @@ _UNSENT_LIMIT = 64 << 20  # bytes; senders wait above it
 _FOLLOWED = 5_000  # jobs at once; the server allows 10,000
 
 _live = weakref.WeakSet()  # all connections, for a fork
-
-
-def _varint(n):
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-# Frame{request = body}, from the body's bytes: a big request is serialized once, whatever number it gets.
-_REQUEST_TAG = _varint(40 << 3 | 2)
 
 
 class Connection:
@@ -108,15 +95,10 @@ class Connection:
         """Send a Request (its `id` is set here). `callback(response, error)` is called once, one of them None."""
         self.connect()
         with self._lock:
-            mine = threading.current_thread() is self._thread
-            while not mine and self._socket and len(self._socket.unsent) > _UNSENT_LIMIT and not self._closed:
+            while not self.is_mine() and self._socket and len(self._socket.unsent) > _UNSENT_LIMIT and not self._closed:
                 self._room.wait(1.0)
             if self._closed is None:
-                body.id = self._next_id
-                self._next_id += 1
-                data = body.SerializeToString()
-                data = _REQUEST_TAG + _varint(len(data)) + data
-                self._requests[body.id] = (data, callback)
+                data = self._register(body, callback)
                 if self._socket:
                     self._send_numbered(data)
                 else:
@@ -141,6 +123,10 @@ class Connection:
         if box[1]:
             raise box[1]
         return box[0]
+
+    def is_mine(self):
+        """Whether the caller is the background thread, which must not wait."""
+        return threading.current_thread() is self._thread
 
     def may_follow(self):
         """Whether a submit may say `follow`: a session follows a limited number of jobs at once."""
@@ -174,7 +160,7 @@ class Connection:
         self._follow(job_id, sink)
 
     def _follow(self, job_id, sink):
-        self.request(self._follow_request(job_id, sink), self._refusal(job_id, sink))
+        self.request(_frames.follow(job_id, sink.have()), self._refusal(job_id, sink))
 
     def _refusal(self, job_id, sink):
         def answered(response, error):
@@ -208,6 +194,14 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------- sending (locked)
 
+    def _register(self, body, callback):
+        """A new id for a Request; its frame's body as bytes."""
+        body.id = self._next_id
+        self._next_id += 1
+        data = _frames.request_body(body)
+        self._requests[body.id] = (data, callback)
+        return data
+
     def _send_numbered(self, body):
         self._sent += 1
         self._outbox.append((self._sent, body))
@@ -216,7 +210,7 @@ class Connection:
     def _emit(self, seq, body):
         self._acked = self._received
         self._owed_bytes = 0
-        self._socket.send(b"\x08" + _varint(seq) + b"\x10" + _varint(self._received) + body)
+        self._socket.send(_frames.numbered(seq, self._received, body))
         if self._socket.unsent and threading.current_thread() is not self._thread:
             self._wake()  # the rest is the background thread's
 
@@ -269,24 +263,9 @@ class Connection:
             for data, _ in self._requests.values():
                 self._send_numbered(data)
             for job_id, sink in list(self._sinks.items()):
-                body = self._follow_request(job_id, sink)
-                body.id = self._next_id
-                self._next_id += 1
-                data = body.SerializeToString()
-                data = _REQUEST_TAG + _varint(len(data)) + data
-                self._requests[body.id] = (data, self._refusal(job_id, sink))
-                self._send_numbered(data)
+                self._send_numbered(self._register(_frames.follow(job_id, sink.have()), self._refusal(job_id, sink)))
         self._unnumbered.clear()
         self._resumable = True
-
-    @staticmethod
-    def _follow_request(job_id, sink):
-        body = pb.Request()
-        body.follow.job_id = job_id
-        for first, end in sink.have():
-            body.follow.have_first.append(first)
-            body.follow.have_end.append(end)
-        return body
 
     def _trim(self, up_to):
         while self._outbox and self._outbox[0][0] <= up_to:

@@ -84,6 +84,8 @@ class Http:
                 conn = None
         if conn is not None:
             conn.close()
+        if response.status == 401:
+            raise no_token(self.url)
         return response.status, response.headers, data
 
     def json(self, method, path, body=None, timeout=None, **query):
@@ -140,6 +142,12 @@ def unreachable(url, error):
     )
 
 
+def no_token(url):
+    return farm_error(
+        "unauthenticated", f"the server at {url} refused us: it wants a token. Set GRANGE_TOKEN or connect(token=...)"
+    )
+
+
 def answer_error(status, data):
     """The error object of a REST answer as an exception."""
     try:
@@ -151,8 +159,6 @@ def answer_error(status, data):
 
 def farm_error(code, message):
     """A GrangeError of the fitting class for a code of the server."""
-    if code in ("unauthenticated", "forbidden"):
-        message += " (the token is taken from GRANGE_TOKEN or grange.connect(token=...))"
     cls = errors.ConnectionError if code in ("unavailable", "unauthenticated", "forbidden") else errors.GrangeError
     error = cls(message or code or "the server refused the request")
     error.code = code

@@ -8,8 +8,10 @@ from pickle import loads
 from grange import errors
 from grange._bar import bar
 from grange._calls import Chunk, code_of, pack_arguments
+from grange._options import parse_seconds
 from grange._submit import ranges, submit_request
 from grange._wire import wire_pb2 as pb
+from grange.models import Model
 
 _PIECE_TASKS = 100_000
 _PIECE_BYTES = 4 << 20  # of arguments in one submit; well under the frame's limit
@@ -100,6 +102,8 @@ class _Run:
         else:
             self.calls = zip(*iterables)
         if self.chunksize > 1:
+            if isinstance(function, Model):
+                raise ValueError(f"{function} is one call a task: it cannot be mapped in chunks")
             name = getattr(function, "__qualname__", "")
             function = Chunk(function)
             function.__qualname__ = name
@@ -141,7 +145,7 @@ class _Run:
         else:
             self.exhausted = True
         if arguments:
-            farm._http.put_blob(self.code.data, self.code.sha)
+            farm._store(self.code)
             piece = _Piece(self, self.sent, len(arguments))
             self.sent += len(arguments)
             self.pieces.append(piece)
@@ -191,6 +195,7 @@ class _Run:
 
 
 def run_map(farm, function, iterables, chunksize, progress, timeout, options):
+    timeout = None if timeout is None else parse_seconds(timeout)
     end = None if timeout is None else time.monotonic() + timeout
     run = _Run(farm, function, iterables, chunksize, options)
     try:

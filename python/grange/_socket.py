@@ -8,7 +8,8 @@ from websockets.frames import Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from grange._http import farm_error, unreachable
+from grange import errors
+from grange._http import answer_error, no_token, unreachable
 
 _CONNECT_TIMEOUT = 10.0
 _FRAME_LIMIT = 17 << 20
@@ -42,11 +43,11 @@ class Socket:
                 self.sock = http.ssl_context().wrap_socket(self.sock, server_hostname=http.host)
             self._shake(hello)
             self.sock.setblocking(False)
-        except (OSError, EOFError) as error:
+        except BaseException as error:
             self.sock.close()
-            raise unreachable(http.url, error) from error
-        except BaseException:
-            self.sock.close()
+            # Our own errors are OSErrors too, and say already what is wrong.
+            if isinstance(error, (OSError, EOFError)) and not isinstance(error, errors.GrangeError):
+                raise unreachable(http.url, error) from error
             raise
 
     @property
@@ -66,12 +67,8 @@ class Socket:
         self._push()
         upgraded = False
         while not self.first:
-            data = self.sock.recv(_READ)
-            if data:
-                ws.receive_data(data)
-            else:
-                ws.receive_eof()
-            for event in ws.events_received():
+            size, events = self._receive()
+            for event in events:
                 if upgraded:
                     self._assemble(event, self.first)
                 elif ws.handshake_exc is None:
@@ -82,8 +79,17 @@ class Socket:
                     raise self._refused(event)
             if not upgraded and ws.handshake_exc is not None:
                 raise self._refused(None)
-            if not data and not self.first:
+            if size == 0 and not self.first:
                 raise EOFError("it closed the connection during the handshake")
+
+    def _receive(self):
+        """(bytes received, 0 at the end; the WebSocket's events in them)."""
+        data = self.sock.recv(_READ)
+        if data:
+            self._ws.receive_data(data)
+        else:
+            self._ws.receive_eof()
+        return len(data), self._ws.events_received()
 
     def _push(self):
         for chunk in self._ws.data_to_send():
@@ -92,9 +98,10 @@ class Socket:
 
     def _refused(self, response):
         status = getattr(response, "status_code", 0)
-        if status in (401, 403):
-            code = "unauthenticated" if status == 401 else "forbidden"
-            return farm_error(code, f"the server at {self.http.url} refused us (HTTP {status})")
+        if status == 401:
+            return no_token(self.http.url)
+        if status == 403:
+            return answer_error(status, response.body or b"")
         return unreachable(self.http.url, f"WebSocket handshake failed: {self._ws.handshake_exc}")
 
     def send(self, message):
@@ -137,18 +144,13 @@ class Socket:
     def read(self):
         """The messages that have come. Raises Lost when the socket broke; see `open` for an orderly end."""
         messages = []
-        ws = self._ws
         try:
             while True:
-                data = self.sock.recv(_READ)
-                if data:
-                    ws.receive_data(data)
-                else:
-                    ws.receive_eof()
-                for event in ws.events_received():
+                size, events = self._receive()
+                for event in events:
                     self._assemble(event, messages)
                 # TLS may hold more than a selector knows of.
-                if len(data) < _READ and not (self.http.secure and self.sock.pending()):
+                if size < _READ and not (self.http.secure and self.sock.pending()):
                     break
         except _NOT_NOW:
             pass

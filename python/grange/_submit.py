@@ -25,8 +25,11 @@ def submit_request(code, options, arguments, follow=True):
     spec.encoding = pb.ENCODING_PICKLE
     spec.count = len(arguments)
     spec.key = uuid.uuid4().hex
-    spec.python.code_sha256 = code.sha
-    spec.python.function = code.name[:256]
+    if code.model:
+        spec.python.model = code.model
+    else:
+        spec.python.code_sha256 = code.sha
+        spec.python.function = code.name[:256]
     options.fill(spec, code.name)
     # One page each ~1 MiB, so that the server can store and load them apart.
     page, size, start = [], 0, 0
@@ -156,6 +159,7 @@ class Batcher:
 
     def reset(self):
         self._lock = threading.Lock()
+        self._answer = threading.Condition()
         self._waiting = []  # (code, options, argument, future)
         self._bytes = 0
         self._in_flight = 0
@@ -169,13 +173,18 @@ class Batcher:
         if batch:
             self._send(batch)
 
+    def wait_for_answer(self, predicate, timeout):
+        """Wait until `predicate()`, which is looked at whenever the server has answered a submit."""
+        with self._answer:
+            self._answer.wait_for(predicate, timeout)
+
     def _take(self):
         batch, self._waiting = self._waiting, []
         self._bytes = 0
         groups = {}
         for code, options, argument, future in batch:
             if not future.cancelled():
-                group = groups.setdefault((code.sha, options.key), (code, options, [], []))
+                group = groups.setdefault((code.sha, code.model, options.key), (code, options, [], []))
                 group[2].append(argument)
                 group[3].append(future)
         self._in_flight += len(groups)
@@ -189,6 +198,8 @@ class Batcher:
                 try:
                     job.answered(response, error)
                 finally:
+                    with self._answer:
+                        self._answer.notify_all()
                     with self._lock:
                         self._in_flight -= 1
                         more = self._take() if self._waiting and self._in_flight < _IN_FLIGHT else None

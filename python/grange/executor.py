@@ -10,6 +10,7 @@ import uuid
 from grange._calls import Initialized, function_name
 from grange._map import run_imap
 from grange.futures import Future
+from grange.models import Model
 
 
 class _ExecutorFuture(Future):
@@ -64,6 +65,8 @@ class Executor(concurrent.futures.Executor):
         """(function, options), with the initializer before it."""
         function, options = self._farm._unwrap(fn)
         if self._initializer:
+            if isinstance(function, Model):
+                raise ValueError(f"{function} cannot have an initializer before it: publish a function that does both")
             name = function_name(function)
             function = Initialized(*self._initializer, function)
             function.__qualname__ = name

@@ -4,15 +4,17 @@ import atexit
 import copy
 import os
 import threading
+import urllib.parse
 import weakref
 
 from grange._calls import code_of, pack_arguments
 from grange._connection import Connection
-from grange._http import Http
+from grange._http import Http, answer_error
 from grange._options import Options, split
 from grange._submit import Batcher, Resolver
 from grange._wire import wire_pb2 as pb
 from grange.futures import Future
+from grange.models import Model
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -21,8 +23,9 @@ class Farm:
     """A connection to a server. Made by `grange.connect`; any thread may use it; after a fork the child gets its own
     session.
 
-    Every call takes the options `retries` (of exceptions; a lost worker is always retried; default 0), `cpus`, `memory`
-    ("2GiB" or bytes), `gpus`, `timeout` (of a run, seconds or "10m"), `priority` (-1000..1000), `labels`, `name`.
+    Every call takes the options `retries` (of failures; a lost worker is always retried; default 0), `cpus`, `memory`
+    ("2GiB" or bytes), `gpus`, `timeout` (of each run of a task, seconds or "10m"; but in `map` of the whole call),
+    `priority` (-1000..1000), `labels`, `name`.
     In `submit`, one of these names counts as an option unless the function has a parameter of that name;
     `farm.options(...)` and `@grange.task(...)` set them without that rule.
     """
@@ -64,7 +67,8 @@ class Farm:
         """[function(*xs) for xs in zip(*iterables)], on the farm: a list, in order.
 
         Each call is one task; `chunksize` puts several in one (worth it for calls under a millisecond). `timeout` is
-        for the whole call, in seconds (TimeoutError); the option of that name is set by `farm.options(timeout=...)`.
+        for the whole call, in seconds or as "10m" (TimeoutError); the limit of each task is the option of that name in
+        `farm.options(timeout=...)` or `@grange.task(timeout=...)`.
         `progress`: True, False, or None for a bar on stderr when that is a terminal or a notebook. The first
         exception is raised with the remote traceback as its cause; then, and on Ctrl-C, the rest is cancelled.
         """
@@ -74,7 +78,7 @@ class Farm:
 
     def imap(self, function, /, *iterables, chunksize=None, **options):
         """Like `map`, as a lazy iterator in order. The iterables are read as results are taken, so they may be
-        endless."""
+        endless. `timeout` is the option here: the limit of each task."""
         from grange._map import run_imap
 
         return run_imap(self, function, iterables, chunksize, options, ordered=True)
@@ -84,6 +88,26 @@ class Farm:
         from grange._map import run_imap
 
         return run_imap(self, function, iterables, chunksize, options, ordered=False)
+
+    # ------------------------------------------------------------------------------------------------- named code
+
+    def publish(self, name, version, function):
+        """Keep a function on the server as name/version; its `grange.Model`. GrangeError with code "conflict" when that
+        version is there already with other code: a version never changes. Options of a `@grange.task` stay here."""
+        model = Model(self, f"{name}/{version}")
+        code = code_of(self._unwrap(function)[0])
+        if code.model:
+            raise TypeError("a model cannot be published again: publish the function")
+        path = "/models/" + "/".join(urllib.parse.quote(part, safe="") for part in model.ref.split("/"))
+        status, _, answer = self._http.request("PUT", path, code.data, {"Content-Type": "application/octet-stream"})
+        if status >= 400:
+            raise answer_error(status, answer)
+        return model
+
+    def model(self, ref):
+        """The `grange.Model` of "name/version". The server looks it up at each submit; when it is not there, that
+        fails with GrangeError, code "not_found"."""
+        return Model(self, ref)
 
     # ------------------------------------------------------------------------------------------------- looking
 
@@ -133,7 +157,7 @@ class Farm:
 
         if isinstance(function, Task):
             return function.function, function.farm_options.merged(self._options.values)
-        if not callable(function):
+        if not callable(function) and not isinstance(function, Model):
             raise TypeError(f"the first argument must be a function, not {type(function).__name__}")
         return function, self._options
 
@@ -141,8 +165,12 @@ class Farm:
         """(Code, argument) ready for the batcher: pickled, and stored where big."""
         code = code_of(function)
         argument = self._argument(pack_arguments(args, kwargs))
-        self._http.put_blob(code.data, code.sha)
+        self._store(code)
         return code, argument
+
+    def _store(self, code):
+        if not code.model:
+            self._http.put_blob(code.data, code.sha)
 
     def _submit(self, function, options, args, kwargs):
         code, argument = self._prepare(function, args, kwargs)

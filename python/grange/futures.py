@@ -5,6 +5,7 @@ import concurrent.futures
 from grange import errors
 
 _PENDING = "PENDING"
+_PLACE_WAIT = 10.0  # seconds
 
 
 class Future(concurrent.futures.Future):
@@ -25,14 +26,27 @@ class Future(concurrent.futures.Future):
 
     @property
     def job_id(self):
-        """The id of the job that the task is part of, or None while the server has not answered. Tasks that are
-        submitted together may share a job."""
+        """The id of the job that the task is part of. Tasks that are submitted together may share a job.
+
+        Waits up to 10 seconds for the server to acknowledge the submit, which it does within milliseconds. None when
+        it has not, or when there is no job: the submit was refused, or the task was cancelled before it was sent. In a
+        done callback it never waits.
+        """
+        self._await_place()
         return self._job
 
     @property
     def task_id(self):
-        """Such as "7/3", or None while the server has not answered."""
+        """Such as "7/3"; waits, and may be None, as `job_id`."""
+        self._await_place()
+        return self._known_id()
+
+    def _known_id(self):
         return None if self._job is None else f"{self._job}/{self._index}"
+
+    def _await_place(self):
+        if self._job is None and self._farm is not None and not self._farm._connection.is_mine():
+            self._farm._batcher.wait_for_answer(lambda: self._job is not None or self._state != _PENDING, _PLACE_WAIT)
 
     def cancel(self):
         """Cancel the task, also when it runs. False when it had ended before."""
@@ -75,8 +89,8 @@ class Future(concurrent.futures.Future):
             raise self._cancelled() from None
 
     def _cancelled(self):
-        error = errors.TaskCancelled(f"task {self.task_id or '(not sent yet)'} was cancelled")
-        error.task_id = self.task_id
+        error = errors.TaskCancelled(f"task {self._known_id() or '(not sent yet)'} was cancelled")
+        error.task_id = self._known_id()
         return error
 
     def _remote(self):

@@ -26,7 +26,8 @@ import os
 import socket
 import struct
 import sys
-from _thread import allocate_lock
+from _signal import SIGINT, default_int_handler, signal
+from _thread import allocate_lock, get_ident
 
 from grange import _task
 
@@ -46,6 +47,19 @@ class _Runner:
         self.code = {}  # sha -> bytes (not loaded yet) or (function,); in order of use
         self.loads = None  # pickle.loads
         self.dumps = None
+        self.main = get_ident()
+        self.in_function = False  # the user's: only then does SIGINT, a polite stop, raise, and once
+        self.sending = False  # by this thread; half a message would end the executor, so an interrupt waits for the rest
+        self.interrupted = False
+
+    def on_interrupt(self, *_):
+        if not self.in_function:
+            return
+        if self.sending:
+            self.interrupted = True
+            return
+        self.in_function = False
+        raise KeyboardInterrupt
 
     # ------------------------------------------------------------------------------------------ out
 
@@ -54,8 +68,19 @@ class _Runner:
         data = b"".join(parts)
         if os.getpid() != self.pid:  # a forked child of the task must not speak for it
             return
-        with self.lock:
-            self.sock.sendall(data)
+        if get_ident() != self.main:
+            with self.lock:
+                self.sock.sendall(data)
+            return
+        self.sending = True
+        try:
+            with self.lock:
+                self.sock.sendall(data)
+        finally:
+            self.sending = False
+            if self.interrupted:
+                self.interrupted = False
+                self.on_interrupt()
 
     def report(self, ctx, kind, body):
         if kind == 2:
@@ -161,7 +186,12 @@ class _Runner:
             self.code.pop(sha, None)  # the worker forgets it as well, and sends it again with the next task
             return _BAD_CODE, b"", _load_message(error), _trace(error)
         try:
-            value = function(*values, **named)
+            try:
+                self.in_function = True
+                value = function(*values, **named)
+            finally:
+                self.in_function = False
+                signal(SIGINT, self.on_interrupt)  # the function may have put its own
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: they are the task's, not ours
             return self.failure(error, encoding)
         finally:
@@ -250,6 +280,7 @@ def main():
     sock.setblocking(True)
     sock.set_inheritable(False)
     runner = _Runner(sock)
+    signal(SIGINT, runner.on_interrupt)
     version = ".".join(map(str, sys.version_info[:3]))
     ready = f'{{"python": "{version}", "pid": {os.getpid()}}}'.encode()
     runner.send((struct.pack("<IB", 1 + len(ready), 0), ready))
@@ -279,6 +310,7 @@ def main():
 
 def _after_fork():
     _task.current = None
+    signal(SIGINT, default_int_handler)
 
 
 def _leave():

@@ -31,6 +31,7 @@ inline constexpr Millis kHeartbeat{10'000};
 inline constexpr Millis kLease{30'000};
 inline constexpr std::uint32_t kWorkers = 10'000;
 inline constexpr std::uint32_t kWindow = 4096;  // attempts that a worker may hold at once
+inline constexpr std::size_t kSpecsKept = 256;  // of jobs that a worker has no task of, the most recently used
 
 // bytes on the wire
 inline constexpr Bytes kFrame = 16 * MiB;
@@ -48,6 +49,7 @@ inline constexpr std::size_t kTracebackBytes = 64 * KiB;
 inline constexpr std::size_t kConnections = 20'000;
 inline constexpr Millis kHandshake{10'000};
 inline constexpr Millis kIdle{60'000};            // a socket that says nothing, not even a pong
+inline constexpr Millis kJsonWorkerSilence{600'000};  // of a JSON worker that runs a task: its loop may answer no ping
 inline constexpr Millis kReconnectFirst{1000};
 inline constexpr Millis kReconnectLast{60'000};
 inline constexpr double kReconnectJitter = 0.1;
@@ -57,6 +59,12 @@ inline constexpr Millis kShutdown{10'000};
 inline constexpr Millis kCloseWait{3'000};        // for the peer's half of a polite close
 inline constexpr Bytes kStreamBytes = 1 * MiB;    // unsent of one streamed answer, before its writer ought to hold back
 inline constexpr Bytes kGzipFrom = 1 * KiB;
+inline constexpr Bytes kBodyRate = 1 * KiB;       // a second: a body that comes slower over kBodyWindow is given up
+inline constexpr Millis kBodyWindow{30'000};
+inline constexpr Bytes kBodiesInFlight = 512 * MiB;  // of one listener's requests, in memory at once
+inline constexpr std::size_t kOpenFiles = 1'048'576;  // what the server asks for, as far as the hard limit lets it
+inline constexpr Millis kAcceptPause{100};            // when there are no more descriptors
+inline constexpr Millis kAcceptWarning{60'000};       // said at most so often
 
 // logs and events
 inline constexpr Bytes kLogPerTask = 64 * MiB;    // then cut, and said so

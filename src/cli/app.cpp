@@ -50,6 +50,39 @@ int complain(const std::string& message, int code) {
   return code;
 }
 
+std::vector<std::string> names_below(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(sub->get_name());
+  return names;
+}
+
+// `grange jobs 7` is `grange jobs show 7`. A word that is neither a command of `above` nor a job: what to say.
+std::string settle_subcommand(const CLI::App& app, const CLI::App& above, std::vector<std::string>& arguments,
+                              std::size_t at) {
+  const std::vector<std::string> known = names_below(above);
+  if (known.empty()) return "";
+  for (; at < arguments.size(); ++at) {
+    const std::string& word = arguments[at];
+    if (word.empty() || word[0] != '-') break;
+    const CLI::Option* option = above.get_option_no_throw(word);
+    if (option == nullptr) option = app.get_option_no_throw(word);
+    if (option != nullptr && option->get_items_expected_max() > 0) ++at;
+  }
+  if (at >= arguments.size() || std::find(known.begin(), known.end(), arguments[at]) != known.end()) return "";
+  const std::string word = arguments[at], name = above.get_name();
+  const bool digits = word.find_first_of("0123456789") != std::string::npos;
+  const std::string near = digits ? "" : nearest(word, known);
+  const bool of_jobs = name == "jobs" || name == "tasks";
+  if (of_jobs && near.empty()) {
+    arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(at), name == "jobs" ? "show" : "ls");
+    return "";
+  }
+  return fmt::format("There is no command \"{} {}\"; {}", name, word,
+                     near.empty() ? fmt::format("`grange {} --help` lists them.", name)
+                                  : fmt::format("did you mean `grange {} {}`?", name, near));
+}
+
 // The command that was meant, for "See `grange submit --help`."
 std::string chosen(const CLI::App& app) {
   std::string path = "grange";
@@ -67,9 +100,7 @@ int parse_and_run(std::vector<std::string> arguments) {
 
   const std::size_t at = find_command(arguments);
   if (at < arguments.size()) {
-    std::vector<std::string> known;
-    for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
-      known.push_back(sub->get_name());
+    const std::vector<std::string> known = names_below(app);
     if (std::find(known.begin(), known.end(), arguments[at]) == known.end()) {
       const std::string near = nearest(arguments[at], known);
       return complain(
@@ -77,6 +108,9 @@ int parse_and_run(std::vector<std::string> arguments) {
                       near.empty() ? "`grange --help` lists them." : fmt::format("did you mean `grange {}`?", near)),
           kUsage);
     }
+    const CLI::App* command = app.get_subcommand(arguments[at]);
+    if (const std::string wrong = settle_subcommand(app, *command, arguments, at + 1); !wrong.empty())
+      return complain(wrong, kUsage);
   } else if (arguments.empty()) {
     fmt::print(stderr, "{}", app.help());
     return kUsage;

@@ -8,6 +8,7 @@
 #include "cli/exit.hpp"
 #include "cli/jobs.hpp"
 #include "cli/term.hpp"
+#include "cli/waiting.hpp"
 
 namespace grange::cli {
 namespace {
@@ -46,7 +47,48 @@ int list_jobs(Context& context, int limit, const std::string& state) {
   return kOk;
 }
 
-int show_job(Context& context, const std::string& id) {
+// What a task says of itself: why it failed, or how far it is.
+std::string word_of(const json::value& task) {
+  if (const std::string message = str(task, "message", str(task, "failure")); !message.empty()) return message;
+  const json::value* progress = field(task, "progress");
+  if (progress == nullptr || !progress->is_object()) return "";
+  const double done = real(*progress, "done"), total = real(*progress, "total");
+  std::string out =
+      total > 0 ? fmt::format("{:g}/{:g} ({:.0f}%)", done, total, 100 * done / total) : fmt::format("{:g}", done);
+  if (const std::string text = str(*progress, "text"); !text.empty()) out += " " + text;
+  return out;
+}
+
+int show_task(Context& context, const TaskRef& ref) {
+  Rest rest(context);
+  const json::value task = get_task(rest, ref);
+  if (context.json) {
+    print_json(task);
+    return kOk;
+  }
+  const auto line = [](const char* name, const std::string& value) {
+    if (!value.empty() && value != "-") fmt::print("{:<10} {}\n", name, value);
+  };
+  const std::string status = str(task, "status");
+  line("task", str(task, "id"));
+  line("status", paint(status, status_colour(status), colours(STDOUT_FILENO)));
+  line("attempt", std::to_string(num(task, "attempt")));
+  line("worker", printable(str(task, "worker_id")));
+  line("failure", str(task, "failure"));
+  if (const json::value* code = field(task, "exit_code"); code != nullptr && code->is_number())
+    line("exit code", std::to_string(num(task, "exit_code")));
+  line("message", printable(str(task, "message")));
+  if (status == "running") line("progress", printable(word_of(task)));
+  if (!str(task, "ended_at").empty()) line("took", human_duration(real(task, "run_ms") / 1000));
+  line("ended", ago(str(task, "ended_at"), now_ms()));
+  fmt::print("\nSee its output with: grange logs {}/{}\n", ref.job, *ref.index);
+  return kOk;
+}
+
+int show_job(Context& context, const std::string& what) {
+  const TaskRef ref = take(parse_task(what));
+  if (ref.index) return show_task(context, ref);
+  const std::string& id = ref.job;
   Rest rest(context);
   const json::value job = get_job(rest, id);
   if (context.json) {
@@ -67,18 +109,55 @@ int show_job(Context& context, const std::string& id) {
   line("priority", std::to_string(num(job, "priority")));
   line("created", ago(str(job, "created_at"), now_ms()));
   if (const double seconds = took(job); seconds >= 0) line("took", human_duration(seconds));
-  if (num(job, "failed_tasks") > 0) {
-    fmt::print("\nfailed tasks\n");
+  if (const std::string why = not_offered(rest, job); !why.empty()) line("waiting", printable(why));
+  const auto some = [&](const char* state, auto&& each) {
     for (const json::value& task :
-         list(rest.get(fmt::format("/api/jobs/{}/tasks?status=failed&limit=10", escape(id))))) {
-      fmt::print("  {}  {}\n", str(task, "id"), printable(shorten(str(task, "message"), 200)));
+         list(rest.get(fmt::format("/api/jobs/{}/tasks?status={}&limit=10", escape(id), state)))) {
+      each(task);
     }
+  };
+  if (num(job, "running_tasks") > 0) {
+    bool head = false;
+    some("running", [&](const json::value& task) {
+      const std::string word = word_of(task);
+      if (word.empty()) return;
+      if (!std::exchange(head, true)) fmt::print("\nrunning tasks\n");
+      fmt::print("  {}  {}\n", str(task, "id"), printable(shorten(word, 200)));
+    });
+  }
+  if (const std::int64_t failed = num(job, "failed_tasks"); failed > 0) {
+    fmt::print("\nfailed tasks\n");
+    some("failed", [&](const json::value& task) {
+      fmt::print("  {}  {}\n", str(task, "id"), printable(shorten(word_of(task), 200)));
+    });
+    if (failed > 10) fmt::print("  ... all {}: grange tasks ls {} --status failed\n", failed, id);
     fmt::print("\nSee its output with: grange logs {}\n", id);
   }
   return kOk;
 }
 
 }  // namespace
+
+json::value get_task(Rest& rest, const TaskRef& ref) {
+  const json::array found =
+      list(rest.get(fmt::format("/api/jobs/{}/tasks?skip={}&limit=1", escape(ref.job), *ref.index)));
+  if (found.empty()) {
+    throw Exit{kNotFound,
+               fmt::format("Job {} has no task {}; see `grange tasks ls {}`.", ref.job, *ref.index, ref.job)};
+  }
+  return found.front();
+}
+
+std::string task_word(const json::value& task) {
+  return word_of(task);
+}
+
+std::string whole_job(const std::string& name, const char* command) {
+  const TaskRef ref = take(parse_task(name));
+  if (ref.index)
+    throw Exit{kUsage, fmt::format("{} takes a job: {} ({} is one of its tasks).", command, ref.job, name)};
+  return ref.job;
+}
 
 json::value get_job(Rest& rest, const std::string& id) {
   return rest.get("/api/jobs/" + escape(id));
@@ -91,7 +170,7 @@ bool job_ended(const json::value& job) {
 
 void add_jobs(CLI::App& app, Context& context) {
   CLI::App* jobs = app.add_subcommand("jobs", "List jobs, or show one")->fallthrough();
-  jobs->footer("Example:\n  grange jobs ls --state running\n  grange jobs show 7");
+  jobs->footer("Example:\n  grange jobs ls --state running\n  grange jobs show 7\n  grange jobs 7          the same");
   struct Options {
     int limit = 20;
     std::string state, id;
@@ -107,9 +186,9 @@ void add_jobs(CLI::App& app, Context& context) {
   list_options(jobs);
   CLI::App* ls = jobs->add_subcommand("ls", "List jobs, newest first")->fallthrough();
   ls->footer("Example:\n  grange jobs ls --limit 100");
-  CLI::App* show = jobs->add_subcommand("show", "Show one job")->fallthrough();
+  CLI::App* show = jobs->add_subcommand("show", "Show one job, or one task")->fallthrough();
   show->footer("Example:\n  grange jobs show 7");
-  show->add_option("ID", options->id, "The job's id")->required();
+  show->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   jobs->require_subcommand(0, 1);
   show->callback(
       [&context, options] { context.action = [&context, options] { return show_job(context, options->id); }; });

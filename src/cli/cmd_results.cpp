@@ -30,12 +30,6 @@ void each_result(Rest& rest, const std::string& id, const std::function<void(con
 
 namespace {
 
-void make_folder(const std::filesystem::path& folder) {
-  std::error_code ec;
-  std::filesystem::create_directories(folder, ec);
-  if (ec) throw Exit{kFailed, fmt::format("The folder {} cannot be created: {}.", folder.string(), ec.message())};
-}
-
 std::string bytes_of(Rest& rest, const json::value& result) {
   const std::string sha = str(result, "value_sha256");
   if (!sha.empty()) return rest.blob(sha);
@@ -50,20 +44,7 @@ std::string bytes_of(Rest& rest, const json::value& result) {
 // DIR/path for a job of one task, DIR/INDEX/path for an array; a value that is a blob, or Python's, goes to
 // DIR[/INDEX]/value.
 std::size_t store(Rest& rest, const json::value& result, const std::filesystem::path& folder) {
-  std::size_t stored = 0;
-  if (const json::value* files = field(result, "files"); files != nullptr && files->is_array()) {
-    for (const json::value& file : files->get_array()) {
-      const std::string path = str(file, "path");
-      if (!safe_path(path))
-        throw Exit{
-            kFailed,
-            fmt::format("The server names a file \"{}\" that leads out of the folder; it was not stored.", path)};
-      const std::filesystem::path target = folder / path;
-      make_folder(target.parent_path());
-      rest.download(str(file, "sha256"), target.string());
-      ++stored;
-    }
-  }
+  std::size_t stored = download_files(rest, result, folder);
   const bool bytes = !str(result, "value_sha256").empty() || !str(result, "value_base64").empty();
   if (bytes) {
     make_folder(folder);
@@ -78,39 +59,76 @@ std::size_t store(Rest& rest, const json::value& result, const std::filesystem::
   return stored;
 }
 
-int show(Context& context, const std::string& id, const std::string& out) {
+struct Shown {
+  std::size_t stored = 0, failed = 0;
+};
+
+void show_one(Context& context, Rest& rest, const json::value& result, const std::filesystem::path& folder,
+              Shown& shown) {
+  const std::string status = str(result, "status");
+  if (status == "failed" || status == "cancelled") ++shown.failed;
+  if (!folder.empty()) shown.stored += store(rest, result, folder);
+  if (context.json) {
+    print_json(result);
+  } else if (folder.empty() && status == "completed") {
+    if (!str(result, "value_base64").empty() && is_tty(STDOUT_FILENO)) {
+      fmt::print("[{}] a Python value; read it with grange.connect(), or store it with --out DIR\n",
+                 num(result, "index"));
+      return;
+    }
+    std::fflush(stdout);
+    write_all(STDOUT_FILENO, bytes_of(rest, result));
+  }
+}
+
+int show(Context& context, const std::string& name, const std::string& out) {
+  const TaskRef ref = take(parse_task(name));
   Rest rest(context);
-  const json::value job = get_job(rest, id);
+  const json::value job = get_job(rest, ref.job);
   const bool array = num(job, "total_tasks") > 1;
-  std::size_t stored = 0, failed = 0, waiting = 0;
-  each_result(rest, id, [&](const json::value& result) {
-    const std::string status = str(result, "status");
-    if (status == "failed" || status == "cancelled") ++failed;
-    if (!out.empty()) {
-      const auto index = std::to_string(num(result, "index"));
-      stored += store(rest, result, array ? std::filesystem::path(out) / index : std::filesystem::path(out));
+  Shown shown;
+  const auto folder_of = [&](const json::value& result) {
+    if (out.empty() || !array) return std::filesystem::path(out);
+    return std::filesystem::path(out) / std::to_string(num(result, "index"));
+  };
+  std::int64_t waiting = 0;
+  json::value only = nullptr;
+  if (ref.index) {
+    const json::value task = get_task(rest, ref);
+    std::string path = fmt::format("/api/jobs/{}/results?limit=1", escape(ref.job));
+    if (*ref.index > 0) path += fmt::format("&after={}", *ref.index - 1);
+    for (const json::value& result : list(rest.get(path))) {
+      if (num(result, "index", -1) == *ref.index) only = result;
     }
-    if (context.json) {
-      print_json(result);
-    } else if (out.empty() && status == "completed") {
-      if (!str(result, "value_base64").empty() && is_tty(STDOUT_FILENO)) {
-        fmt::print("[{}] a Python value; read it with grange.connect(), or store it with --out DIR\n",
-                   num(result, "index"));
-        return;
-      }
-      std::fflush(stdout);
-      write_all(STDOUT_FILENO, bytes_of(rest, result));
+    if (only.is_null()) {
+      throw Exit{kFailed,
+                 str(task, "status") == "cancelled"
+                     ? fmt::format("Task {} was cancelled; it has no result.", name)
+                     : fmt::format("Task {} has not ended yet; wait for its job with: grange wait {}", name, ref.job)};
     }
-  });
+    show_one(context, rest, only, folder_of(only), shown);
+  } else {
+    each_result(rest, ref.job,
+                [&](const json::value& result) { show_one(context, rest, result, folder_of(result), shown); });
+    if (!job_ended(job)) waiting = num(job, "pending_tasks") + num(job, "running_tasks");
+  }
   std::fflush(stdout);
-  if (!job_ended(job)) waiting = static_cast<std::size_t>(num(job, "pending_tasks") + num(job, "running_tasks"));
-  if (!out.empty() && !context.json) fmt::print("{} file{} stored in {}\n", stored, stored == 1 ? "" : "s", out);
-  if (waiting > 0)
-    fmt::print(stderr, "grange: {} tasks have not ended yet; wait for them with: grange wait {}\n", waiting, id);
-  if (failed > 0) {
+  if (!out.empty() && !context.json)
+    fmt::print("{} file{} stored in {}\n", shown.stored, shown.stored == 1 ? "" : "s", out);
+  std::fflush(stdout);
+  if (ref.index && shown.failed > 0) {
+    const std::string message = str(only, "message", str(only, "failure"));
+    throw Exit{kFailed, fmt::format("Task {} has no result: {}{}{}", name, str(only, "status"),
+                                    message.empty() ? "" : ": ", printable(message))};
+  }
+  if (waiting > 0) {
+    throw Exit{kFailed, fmt::format("{} task{} not ended yet; wait for them with: grange wait {}", waiting,
+                                    waiting == 1 ? " has" : "s have", ref.job)};
+  }
+  if (shown.failed > 0) {
     throw Exit{kFailed,
                fmt::format("{} of {} tasks have no result: they failed or were cancelled; see `grange jobs show {}`.",
-                           failed, num(job, "total_tasks"), id)};
+                           shown.failed, num(job, "total_tasks"), ref.job)};
   }
   return kOk;
 }
@@ -118,14 +136,16 @@ int show(Context& context, const std::string& id, const std::string& out) {
 }  // namespace
 
 void add_results(CLI::App& app, Context& context) {
-  CLI::App* sub = app.add_subcommand("results", "Print a job's results in the order of its tasks, or store its files")
-                      ->fallthrough();
+  CLI::App* sub =
+      app.add_subcommand("results",
+                         "Print a job's results in the order of its tasks, or store its files; 1 when one is missing")
+          ->fallthrough();
   sub->footer("Example:\n  grange results 7 --out results/");
   struct Options {
     std::string id, out;
   };
   auto options = std::make_shared<Options>();
-  sub->add_option("ID", options->id, "The job's id")->required();
+  sub->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   sub->add_option("-o,--out", options->out, "Store files and large values here, a folder for each task of an array")
       ->type_name("DIR");
   sub->callback([&context, options] {

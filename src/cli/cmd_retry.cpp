@@ -4,7 +4,7 @@
 #include <boost/json.hpp>
 
 #include "cli/exit.hpp"
-#include "cli/rest.hpp"
+#include "cli/jobs.hpp"
 
 namespace grange::cli {
 
@@ -15,8 +15,9 @@ void add_retry(CLI::App& app, Context& context) {
   sub->add_option("ID", *id, "The job's id")->required();
   sub->callback([&context, id] {
     context.action = [&context, id] {
+      const std::string job = whole_job(*id, "retry");
       Rest rest(context);
-      const json::value answer = rest.post(fmt::format("/api/jobs/{}/retry", escape(*id)));
+      const json::value answer = rest.post(fmt::format("/api/jobs/{}/retry", escape(job)));
       if (context.json) {
         print_json(answer);
       } else {

@@ -13,7 +13,7 @@ namespace grange::cli {
 namespace {
 
 int serve(Context& context, ServerFlags& flags) {
-  const server::ServerOptions options = flags.settle(context);
+  const server::ServerOptions options = flags.settle(context, "server");
   const SignalQueue signals;
   net::Loop loop;
   std::unique_ptr<server::Server> server = start_server(loop, options);

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +16,7 @@
 #include "cli/jobs.hpp"
 #include "cli/parse.hpp"
 #include "cli/term.hpp"
+#include "cli/waiting.hpp"
 
 namespace grange::cli {
 namespace {
@@ -58,7 +58,7 @@ void override_with(json::object& job, const Options& options) {
   if (!options.key.empty()) job["key"] = options.key;
   if (!options.timeout.empty())
     job["timeout"] = static_cast<double>(take(parse_duration(options.timeout)).count()) / 1000;
-  if (!options.memory.empty()) job["memory"] = take(parse_size(options.memory));
+  if (!options.memory.empty()) job["memory"] = take(parse_memory(options.memory));
   if (!options.env.empty()) {
     json::value& env = job["env"];
     if (!env.is_object()) env = json::object{};
@@ -67,25 +67,6 @@ void override_with(json::object& job, const Options& options) {
       env.get_object()[key] = value;
     }
   }
-}
-
-void upload_files(Rest& rest, json::object& job, const std::vector<FileIn>& files) {
-  if (files.empty()) return;
-  json::array out;
-  for (const json::value& entry : job["files_in"].get_array()) {
-    if (entry.is_object() && entry.get_object().contains("sha256")) out.push_back(entry);
-  }
-  for (const FileIn& file : files) {
-    const std::string sha256 = take(file_sha256(file.source));
-    struct stat status {};
-    if (stat(file.source.c_str(), &status) != 0) throw Exit{kUsage, fmt::format("The file {} is gone.", file.source)};
-    rest.upload(sha256, file.source);
-    out.push_back(json::object{{"path", file.path},
-                               {"sha256", sha256},
-                               {"bytes", static_cast<std::uint64_t>(status.st_size)},
-                               {"mode", static_cast<std::uint64_t>(status.st_mode & 0777)}});
-  }
-  job["files_in"] = std::move(out);
 }
 
 int submit(Context& context, const Options& options) {
@@ -115,10 +96,13 @@ int submit(Context& context, const Options& options) {
     std::fflush(stdout);
   }
   if (options.follow) {
+    std::atomic<bool> heard{false};
+    const Patience patience(rest, id, heard);
     LogWriter writer(num(answer, "total_tasks") > 1);
     FollowOptions where;
     where.job = id;
     answer = follow(rest, where, [&](const json::value& object, const LogChunk& chunk) {
+      heard = true;
       if (!context.json) writer.write(object, chunk);
     });
     writer.flush();
@@ -132,7 +116,7 @@ constexpr const char* kHelp =
     R"(Keys of a job file: name, engine, command, script, count, args, args_file, env, files_in,
 files_out, stdin, priority, retries, retry, timeout, cpus, memory, gpus, disk, labels, user,
 key, fail_fast, builtin, python, model. In command and script, {} is the task's argument and
-{index} its number.
+{index} its number; in a script {} is one word of the shell, quoted for you.
 
 Example:
   printf 'command = ["echo", "{}"]\nargs = ["a", "b"]\n' | grange submit - --wait)";
@@ -156,9 +140,9 @@ void add_submit(CLI::App& app, Context& context) {
       ->type_name("N");
   sub->add_option("--timeout", options->timeout, "Time limit of one task")->type_name("DURATION");
   sub->add_option("--cpus", options->cpus, "Cores of one task")
-      ->check(CLI::Validator(CLI::PositiveNumber).description(""))
+      ->check(above_zero())
       ->type_name("N");
-  sub->add_option("--memory", options->memory, "Memory of one task")->type_name("SIZE");
+  sub->add_option("--memory", options->memory, "Memory of one task, such as 2GiB")->type_name("SIZE");
   sub->add_option("-e,--env", options->env, "NAME=VALUE, any number of times")
       ->type_name("K=V")
       ->allow_extra_args(false);

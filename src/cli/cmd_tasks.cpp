@@ -6,7 +6,7 @@
 
 #include "cli/checks.hpp"
 #include "cli/exit.hpp"
-#include "cli/rest.hpp"
+#include "cli/jobs.hpp"
 #include "cli/term.hpp"
 
 namespace grange::cli {
@@ -19,11 +19,12 @@ struct Options {
 };
 
 int list_tasks(Context& context, const Options& options) {
+  const TaskRef ref = take(parse_task(options.id));
   Rest rest(context);
-  std::string path = fmt::format("/api/jobs/{}/tasks?limit={}", escape(options.id), options.limit);
+  std::string path = fmt::format("/api/jobs/{}/tasks?limit={}", escape(ref.job), options.limit);
   if (!options.status.empty()) path += "&status=" + options.status;
   if (options.after >= 0) path += fmt::format("&after={}", options.after);
-  const json::value tasks = rest.get(path);
+  const json::value tasks = ref.index ? json::value(json::array{get_task(rest, ref)}) : rest.get(path);
   if (context.json) {
     print_json(tasks);
     return kOk;
@@ -37,12 +38,12 @@ int list_tasks(Context& context, const Options& options) {
   table.colour_by_status(1);
   table.align_right(2);
   for (const json::value& task : rows) {
-    const double ms = real(task, "run_ms", -1);
+    const double ms = str(task, "ended_at").empty() ? -1 : real(task, "run_ms", -1);
     table.row({str(task, "id"), str(task, "status"), std::to_string(num(task, "attempt")), str(task, "worker_id", "-"),
-               ms < 0 ? "-" : human_duration(ms / 1000), ago(str(task, "ended_at"), now_ms()), str(task, "message")});
+               ms < 0 ? "-" : human_duration(ms / 1000), ago(str(task, "ended_at"), now_ms()), task_word(task)});
   }
   fmt::print("{}", table.text(is_tty(STDOUT_FILENO) ? terminal_width() : 0, colours(STDOUT_FILENO)));
-  if (rows.size() == static_cast<std::size_t>(options.limit)) {
+  if (!ref.index && rows.size() == static_cast<std::size_t>(options.limit)) {
     fmt::print(stderr, "grange: more with: grange tasks ls {} --after {}\n", options.id, num(rows.back(), "index"));
   }
   return kOk;
@@ -52,12 +53,12 @@ int list_tasks(Context& context, const Options& options) {
 
 void add_tasks(CLI::App& app, Context& context) {
   CLI::App* tasks = app.add_subcommand("tasks", "List a job's tasks")->fallthrough();
-  tasks->footer("Example:\n  grange tasks ls 7 --status failed");
+  tasks->footer("Example:\n  grange tasks ls 7 --status failed\n  grange tasks 7         the same, of any status");
   tasks->require_subcommand(1);
   CLI::App* ls = tasks->add_subcommand("ls", "List a job's tasks")->fallthrough();
   ls->footer("Example:\n  grange tasks ls 7 --status failed");
   auto options = std::make_shared<Options>();
-  ls->add_option("ID", options->id, "The job's id")->required();
+  ls->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   ls->add_option("--status", options->status, "Only those in this state")
       ->check(CLI::IsMember({"pending", "assigned", "running", "completed", "failed", "cancelled"}));
   ls->add_option("--limit", options->limit, "How many (default 100)")->check(between(1, 1000))->type_name("N");

@@ -127,15 +127,13 @@ int stop(net::Loop& loop, std::unique_ptr<server::Server>& server, WorkerProcess
 }
 
 int up(Context& context, Options& options) {
-  const server::ServerOptions server_options = options.server.settle(context);
+  const server::ServerOptions server_options = options.server.settle(context, "up");
   const SignalQueue signals;
   net::Loop loop;
   std::unique_ptr<server::Server> server = start_server(loop, server_options);
   loop.start_thread();
 
-  std::vector<std::string> environment;
-  if (!server_options.token.empty()) environment.push_back("GRANGE_TOKEN=" + server_options.token);
-  WorkerProcesses workers(worker_arguments(options, server->url()), environment);
+  WorkerProcesses workers(worker_arguments(options, server->url()), server_options.token);
   workers.start_due();
   bool stopping = false;
   {

@@ -9,6 +9,7 @@
 #include "cli/jobs.hpp"
 #include "cli/parse.hpp"
 #include "cli/term.hpp"
+#include "cli/waiting.hpp"
 
 namespace grange::cli {
 
@@ -19,12 +20,23 @@ json::value wait_for(Rest& rest, const std::string& id, Millis limit) {
   ProgressLine progress;
   const bool live = is_tty(2);
   auto alive = start;
+  bool told = false;
   while (!job_ended(job)) {
     progress.show(static_cast<std::uint64_t>(num(job, "completed_tasks") + num(job, "failed_tasks") +
                                              num(job, "cancelled_tasks")),
                   static_cast<std::uint64_t>(num(job, "failed_tasks")),
                   static_cast<std::uint64_t>(num(job, "total_tasks")));
     double pause = live ? 0.2 : 30;
+    if (!told) {
+      const double left = std::chrono::duration<double>(start + kPatience - clock::now()).count();
+      if (left <= 0) {
+        told = true;
+        progress.clear();
+        say_what_it_waits_for(rest, id);
+      } else {
+        pause = std::min(pause, std::max(left, 0.05));
+      }
+    }
     if (limit.count() > 0) {
       const double left =
           static_cast<double>(limit.count()) / 1000 - std::chrono::duration<double>(clock::now() - start).count();
@@ -32,8 +44,8 @@ json::value wait_for(Rest& rest, const std::string& id, Millis limit) {
       pause = std::min(pause, left);
     }
     try {
-      if (pause >= 1) {  // the server waits, in whole seconds
-        job = rest.get(fmt::format("/api/jobs/{}?wait={}", escape(id), static_cast<int>(pause)), Millis{60'000});
+      if (pause >= 0.5) {  // the server waits
+        job = rest.get(fmt::format("/api/jobs/{}?wait={:.2f}", escape(id), pause), Millis{60'000});
       } else {
         std::this_thread::sleep_for(std::chrono::duration<double>(std::min(pause, 0.1)));
         job = get_job(rest, id);
@@ -72,13 +84,14 @@ void add_wait(CLI::App& app, Context& context) {
     context.action = [&context, options] {
       const Millis limit =
           options->timeout.empty() ? Millis{0} : std::max(Millis{1}, take(parse_duration(options->timeout)));
+      const std::string id = whole_job(options->id, "wait");
       Rest rest(context);
-      const json::value job = wait_for(rest, options->id, limit);
+      const json::value job = wait_for(rest, id, limit);
       if (!job_ended(job)) {
         throw Exit{kFailed, fmt::format("Job {} has not ended after {}: {} of {} tasks are done. It goes on; wait "
                                         "again, or stop it with `grange cancel {}`.",
-                                        options->id, human_duration(static_cast<double>(limit.count()) / 1000),
-                                        num(job, "completed_tasks"), num(job, "total_tasks"), options->id)};
+                                        id, human_duration(static_cast<double>(limit.count()) / 1000),
+                                        num(job, "completed_tasks"), num(job, "total_tasks"), id)};
       }
       if (context.json) print_json(job);
       return tell_end(job);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
 
@@ -23,6 +24,7 @@ struct Options {
 int work(const Context& context, const Options& options) {
   log_to_stderr(options.log_format, options.log_level);
   signal(SIGPIPE, SIG_IGN);
+  prctl(PR_SET_DUMPABLE, 0);  // the tasks of this user cannot look into us, where the token is
   worker::WorkerOptions out;
   out.server_url = context.url;
   out.token = context.token();

@@ -30,14 +30,14 @@ std::string Context::token() const {
   std::ostringstream text;
   text << file.rdbuf();
   if (!file) {
-    throw Exit{kUsage, "The token file " + token_file + " cannot be read; create one with: openssl rand -hex 32 > " +
-                           token_file};
+    throw Exit{kUsage, "The token file " + token_file +
+                           " cannot be read; create one with: (umask 077; openssl rand -hex 32 > " + token_file + ")"};
   }
   std::string token = text.str();
   while (!token.empty() && (token.back() == '\n' || token.back() == '\r' || token.back() == ' ')) token.pop_back();
   if (token.empty()) {
-    throw Exit{kUsage,
-               "The token file " + token_file + " is empty; fill it with: openssl rand -hex 32 > " + token_file};
+    throw Exit{kUsage, "The token file " + token_file + " is empty; fill it with: (umask 077; openssl rand -hex 32 > " +
+                           token_file + ")"};
   }
   for (const char c : token) {
     if (c <= ' ' || c > '~') {

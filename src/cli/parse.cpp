@@ -31,7 +31,7 @@ std::string_view eat_unit(std::string_view& text) {
 
 const std::vector<std::string_view> kGlobalWithValue = {"--url", "--server", "--token-file"};
 const std::vector<std::string_view> kRunWithValue = {
-    "--cpus", "--memory", "--gpus", "--env", "-e", "--name", "-n", "--timeout", "--retries", "--priority", "--label"};
+    "--cpus", "--memory", "--gpus", "--env", "-e", "--name", "-n", "--timeout", "--retries", "--priority", "--label", "--in", "--out"};
 
 bool in(const std::vector<std::string_view>& set, std::string_view word) {
   return std::find(set.begin(), set.end(), word) != set.end();
@@ -82,6 +82,16 @@ Result<Bytes> parse_size(std::string_view text) {
   const double bytes = *number * factor;
   if (!(bytes >= 0) || bytes > 9e18) return bad;
   return static_cast<Bytes>(std::llround(bytes));
+}
+
+Result<Bytes> parse_memory(std::string_view text) {
+  Result<Bytes> size = parse_size(text);
+  const bool bare = !text.empty() && text.find_first_not_of("0123456789.") == std::string_view::npos;
+  if (size.ok() && bare && *size > 0 && *size < 1 * MiB) {
+    return Error{ErrorClass::invalid_argument, "\"" + std::string(text) + "\" is that many bytes; did you mean " +
+                                                   std::string(text) + (*size < 1024 ? "GiB?" : "MiB?")};
+  }
+  return size;
 }
 
 Result<std::pair<std::string, std::string>> parse_setting(std::string_view text) {

@@ -17,6 +17,8 @@ namespace grange::cli {
 Result<Millis> parse_duration(std::string_view text);
 // "512MiB", "2G", "1.5GiB", "4096": K, M, G, T with or without iB are powers of 1024; KB, MB, GB, TB of 1000.
 Result<Bytes> parse_size(std::string_view text);
+// A size of memory: a bare number below 1 MiB is refused, since "2" is meant to be 2GiB.
+Result<Bytes> parse_memory(std::string_view text);
 // "K=V"
 Result<std::pair<std::string, std::string>> parse_setting(std::string_view text);
 

@@ -39,6 +39,14 @@ TEST(ParseSize, KnowsBothKindsOfUnits) {
     EXPECT_FALSE(parse_size(text).ok()) << text;
 }
 
+TEST(ParseMemory, ABareSmallNumberIsAMistake) {
+  EXPECT_NE(parse_memory("2").error().message.find("did you mean 2GiB?"), std::string::npos);
+  EXPECT_NE(parse_memory("0.5").error().message.find("GiB?"), std::string::npos);
+  EXPECT_NE(parse_memory("4096").error().message.find("4096MiB?"), std::string::npos);
+  for (const char* text : {"2GiB", "0", "4096B", "1048576", "1K"}) EXPECT_TRUE(parse_memory(text).ok()) << text;
+  EXPECT_FALSE(parse_memory("two").ok());
+}
+
 TEST(ParseSetting, CutsAtTheFirstEqualsSign) {
   const auto parsed = parse_setting("A=b=c");
   ASSERT_TRUE(parsed.ok());
@@ -69,6 +77,7 @@ TEST(FindRunCommand, TakesTheCommandAsItStands) {
   EXPECT_EQ(command_of({"run", "--", "ls", "-l", "--json"}), (Words{"ls", "-l", "--json"}));
   EXPECT_EQ(command_of({"run", "ls", "-l", "--cpus", "2"}), (Words{"ls", "-l", "--cpus", "2"}));
   EXPECT_EQ(command_of({"--url", "run", "run", "--cpus", "2", "-e", "A=1", "ls"}), (Words{"ls"}));
+  EXPECT_EQ(command_of({"run", "--in", "a", "--out", "b", "cp", "a", "b"}), (Words{"cp", "a", "b"}));
   EXPECT_EQ(command_of({"run", "--detach", "--", "--", "x"}), (Words{"--", "x"}));
   EXPECT_EQ(command_of({"run", "--", "[a,b]", "{}", ""}), (Words{"[a,b]", "{}", ""}));
   EXPECT_EQ(command_of({"run"}), Words{});

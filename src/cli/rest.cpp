@@ -9,6 +9,7 @@
 
 #include "base/limits.hpp"
 #include "cli/exit.hpp"
+#include "wire/json_dialect.hpp"
 
 namespace grange::cli {
 
@@ -214,40 +215,8 @@ json::array list(const json::value& value) {
   return value.get_array();
 }
 
-namespace {
-
-// As json::serialize, but 0.131 instead of 1.31E-1: people read these lines too.
-void write_json(const json::value& value, std::string& out) {
-  if (value.is_double()) {
-    out += fmt::format("{}", value.get_double());
-  } else if (value.is_object()) {
-    char before = '{';
-    for (const auto& member : value.get_object()) {
-      out += before;
-      out += json::serialize(json::value(member.key())) + ":";
-      write_json(member.value(), out);
-      before = ',';
-    }
-    out += before == '{' ? "{}" : "}";
-  } else if (value.is_array()) {
-    char before = '[';
-    for (const json::value& element : value.get_array()) {
-      out += before;
-      write_json(element, out);
-      before = ',';
-    }
-    out += before == '[' ? "[]" : "]";
-  } else {
-    out += json::serialize(value);
-  }
-}
-
-}  // namespace
-
 std::string to_json(const json::value& value) {
-  std::string out;
-  write_json(value, out);
-  return out;
+  return wire::json_text(value);
 }
 
 void print_json(const json::value& value) {

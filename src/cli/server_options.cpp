@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "cli/checks.hpp"
 #include "cli/exit.hpp"
 #include "cli/logging.hpp"
 #include "cli/parse.hpp"
@@ -26,8 +27,12 @@ std::string default_data_dir() {
 
 void ServerFlags::add_to(CLI::App& sub) {
   sub.add_option("--host", host, "Address to listen on (default 127.0.0.1; any other needs a token)");
-  sub.add_option("--port", port, "Port of HTTP and WebSocket (default 8000; 0: a free one)");
-  sub.add_option("--ws-port", ws_port, "One more port for WebSocket (default 9000; 0: none)");
+  sub.add_option("--port", port, "Port of HTTP and WebSocket (default 8000; 0: a free one)")
+      ->check(between(0, 65535))
+      ->type_name("N");
+  sub.add_option("--ws-port", ws_port, "One more port for WebSocket (default 9000; 0: none)")
+      ->check(between(0, 65535))
+      ->type_name("N");
   sub.add_option("--data", data, "Folder for all state (default: grange in the XDG data folder)")->type_name("DIR");
   sub.add_option("--policy", policy, "Which work goes first: priority, fifo, round_robin, least_loaded or performance");
   sub.add_option("--allow-host", allow_hosts, "A host name by which clients may call this server, any number of times")
@@ -38,7 +43,7 @@ void ServerFlags::add_to(CLI::App& sub) {
   sub.add_option("--log-level", log_level, "trace, debug, info, warn, error or off");
 }
 
-server::ServerOptions ServerFlags::settle(const Context& context) {
+server::ServerOptions ServerFlags::settle(const Context& context, const char* command) {
   log_to_stderr(log_format, log_level);
   data = std::filesystem::absolute(data.empty() ? default_data_dir() : data).string();
   server::ServerOptions options;
@@ -49,6 +54,13 @@ server::ServerOptions ServerFlags::settle(const Context& context) {
   options.policy = policy;
   options.token = context.token();
   options.allowed_hosts = allow_hosts;
+  if (options.token.empty() && host != "localhost" && host != "::1" && host.rfind("127.", 0) != 0) {
+    throw Exit{kUsage, fmt::format("Listening on {} lets other machines in, so it needs a token. Make one that only you "
+                                   "can read, and start again:\n"
+                                   "  (umask 077; openssl rand -hex 32 > token)\n"
+                                   "  grange {} --host {} --token-file token",
+                                   host, command, host)};
+  }
   if (!retain.empty()) options.retain = take(parse_duration(retain));
   return options;
 }

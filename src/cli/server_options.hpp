@@ -16,7 +16,8 @@ struct ServerFlags {
   std::vector<std::string> allow_hosts;
 
   void add_to(CLI::App& sub);
-  server::ServerOptions settle(const Context& context);  // fills `data`; throws Exit
+  // Fills `data`; throws Exit. `command`: what was typed, for what to type instead.
+  server::ServerOptions settle(const Context& context, const char* command);
 };
 
 // $XDG_DATA_HOME/grange, or ~/.local/share/grange.

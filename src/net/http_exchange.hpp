@@ -1,16 +1,38 @@
 // One request, its answer, and what the handler asked for so far. The session acts on it.
 #pragma once
 
+#include <atomic>
 #include <deque>
 
 #include "net/listener.hpp"
 
 namespace grange::net {
 
+// What one body holds of the memory that all bodies of a listener may hold. Let go of on any thread.
+class BodyShare {
+ public:
+  BodyShare(std::shared_ptr<std::atomic<Bytes>> total, Bytes budget) : total_(std::move(total)), budget_(budget) {}
+  ~BodyShare() { *total_ -= mine_; }
+  BodyShare(const BodyShare&) = delete;
+  BodyShare& operator=(const BodyShare&) = delete;
+  bool fits(Bytes more) const { return more <= budget_ && *total_ <= budget_ - more; }
+  bool take(Bytes more) {
+    if (!fits(more)) return false;
+    *total_ += more;
+    mine_ += more;
+    return true;
+  }
+
+ private:
+  std::shared_ptr<std::atomic<Bytes>> total_;
+  Bytes budget_, mine_ = 0;
+};
+
 struct ExchangeState {
   enum class Answer { none, whole, file, stream };
 
   HttpRequest request;
+  std::unique_ptr<BodyShare> share;  // of its body
   Answer answer = Answer::none;
   HttpResponse response;
   std::string file;

@@ -1,4 +1,11 @@
+#include <spdlog/sinks/base_sink.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
 #include <zlib.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
 
 #include "base/limits.hpp"
 #include "net/http_text.hpp"
@@ -95,7 +102,7 @@ TEST_F(HttpServer, GzipAndEtag) {
 }
 
 TEST_F(HttpServer, StrangersHostsAndOriginsAreRefused) {
-  const auto listener = serve(on_http(echo), {.allowed_hosts = {"farm.lan"}});
+  const auto listener = serve(on_http(echo), {.allowed_hosts = {"farm.lan", "desk.lan:3000", "[fd00::1]:8080"}});
   const auto status = [&](const std::string& head) {
     Raw raw(listener->port());
     raw.send("POST /api HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n" + head + "\r\n");
@@ -113,8 +120,28 @@ TEST_F(HttpServer, StrangersHostsAndOriginsAreRefused) {
   EXPECT_EQ(status("Host: localhost.evil.example\r\n"), "403");
   EXPECT_EQ(status("Host: evil.example\r\nHost: localhost\r\n"), "400");
   EXPECT_EQ(status(""), "400");
-  EXPECT_EQ(status("Host: localhost\r\nOrigin: http://localhost:3000\r\n"), "200");
+  // A page of this very port, whatever stands before it.
+  EXPECT_EQ(status("Host: localhost:8000\r\nOrigin: http://localhost:8000\r\n"), "200");
+  EXPECT_EQ(status("Host: localhost\r\nOrigin: http://LOCALHOST:80\r\n"), "200");
+  EXPECT_EQ(status("Host: [::1]:8000\r\nOrigin: http://[::1]:8000\r\n"), "200");
+  EXPECT_EQ(status("Host: 127.0.0.1\r\nOrigin: https://127.0.0.1\r\n"), "200");
+  // Another program's page on the same machine is a stranger's.
+  EXPECT_EQ(status("Host: localhost\r\nOrigin: http://localhost:3000\r\n"), "403");
+  EXPECT_EQ(status("Host: localhost:8000\r\nOrigin: http://localhost\r\n"), "403");
+  EXPECT_EQ(status("Host: localhost:443\r\nOrigin: http://localhost\r\n"), "403");
+  EXPECT_EQ(status("Host: localhost:8000\r\nOrigin: http://127.0.0.1:8000\r\n"), "403");
+  EXPECT_EQ(status("Host: localhost:8000\r\nOrigin: http://localhost:99999\r\n"), "403");
+  // Unless it was allowed: at any port, or at one.
   EXPECT_EQ(status("Host: localhost\r\nOrigin: https://farm.lan\r\n"), "200");
+  EXPECT_EQ(status("Host: localhost\r\nOrigin: http://farm.lan:3000\r\n"), "200");
+  EXPECT_EQ(status("Host: desk.lan\r\nOrigin: http://desk.lan:3000\r\n"), "200");
+  EXPECT_EQ(status("Host: localhost\r\nOrigin: http://desk.lan:3001\r\n"), "403");
+  EXPECT_EQ(status("Host: localhost\r\nOrigin: http://[fd00::1]:8080\r\n"), "200");
+  EXPECT_EQ(status("Host: localhost\r\nOrigin: http://[fd00::1]\r\n"), "403");
+  // What the browser itself says of the page; old ones send no Origin with a form.
+  EXPECT_EQ(status("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n"), "403");
+  EXPECT_EQ(status("Host: localhost\r\nSec-Fetch-Site: same-origin\r\n"), "200");
+  EXPECT_EQ(status("Host: localhost\r\nSec-Fetch-Site: cross-site\r\nOrigin: http://farm.lan\r\n"), "200");
   EXPECT_EQ(status("Host: localhost\r\nOrigin: http://evil.example\r\n"), "403");
   EXPECT_EQ(status("Host: localhost\r\nOrigin: null\r\n"), "403");
   EXPECT_EQ(status("Host: localhost\r\nOrigin: file://localhost\r\n"), "403");
@@ -144,6 +171,169 @@ TEST_F(HttpServer, BadRequestsGetAnAnswerThatSaysWhy) {
   Raw raw(listener->port());
   raw.send(get("/alive"));
   EXPECT_TRUE(raw.read_until("GET /alive"));
+}
+
+TEST_F(HttpServer, ALinkFromAnotherSiteOpensThePage) {
+  const auto listener = serve(on_http(echo));
+  Raw raw(listener->port());
+  raw.send(get("/", "Sec-Fetch-Site: cross-site\r\n"));
+  EXPECT_TRUE(raw.read_until("GET /|"));
+}
+
+TEST_F(HttpServer, NothingBehindAnUnclearBodyIsARequest) {
+  std::atomic<int> handled = 0;
+  const auto listener = serve(on_http([&](HttpExchangePtr e) {
+    ++handled;
+    echo(std::move(e));
+  }));
+  for (const char* head :
+       {"Transfer-Encoding: identity\r\n", "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Transfer-Encoding: xchunked\r\n", "Transfer-Encoding:\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 0\r\nTransfer-Encoding: identity\r\n"}) {
+    Raw raw(listener->port());
+    raw.send("POST /first HTTP/1.1\r\nHost: localhost\r\n" + std::string(head) + "\r\n0\r\n\r\n" + get("/smuggled"));
+    const std::string all = raw.read_all();
+    EXPECT_TRUE(all.starts_with("HTTP/1.1 400 ")) << head << all;
+    EXPECT_EQ(all.find("Content-Length: "), all.rfind("Content-Length: ")) << head << all;  // one answer
+  }
+  // Nor behind a refusal of its host.
+  Raw raw(listener->port());
+  raw.send("POST / HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: identity\r\n\r\n" + get("/smuggled"));
+  EXPECT_EQ(raw.read_all().find("smuggled"), std::string::npos);
+  EXPECT_EQ(handled, 0);
+  Raw sound(listener->port());
+  sound.send("POST /sound HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n");
+  EXPECT_TRUE(sound.read_until("POST /sound|a"));
+}
+
+TEST_F(HttpServer, RightsAreAskedBeforeTheBodyIsRead) {
+  std::atomic<int> handled = 0;
+  ListenerHandlers handlers = on_http([&](HttpExchangePtr e) {
+    ++handled;
+    echo(std::move(e));
+  });
+  handlers.authorize_http = [](const HttpRequest& head) -> Result<Unit> {
+    EXPECT_EQ(head.body, "");
+    if (head.path == "/open" || head.headers.contains("authorization")) return Unit{};
+    return Error{ErrorClass::unauthenticated, "a token, please"};
+  };
+  handlers.streams_body = [](const HttpRequest& head) { return head.method == "PUT"; };
+  const auto listener = serve(handlers);
+  for (const char* head :
+       {"POST / HTTP/1.1\r\nContent-Length: 60000000\r\n", "PUT / HTTP/1.1\r\nContent-Length: 60000000\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n"}) {
+    Raw raw(listener->port());
+    raw.send(std::string(head) + "Host: localhost\r\n\r\n");  // and none of the body
+    const std::string all = raw.read_all();
+    EXPECT_TRUE(all.starts_with("HTTP/1.1 401 ")) << head << all;
+    EXPECT_NE(all.find("WWW-Authenticate: Bearer"), std::string::npos) << all;
+    EXPECT_NE(all.find("a token, please"), std::string::npos) << all;
+    EXPECT_NE(all.find("Connection: close"), std::string::npos) << all;
+  }
+  EXPECT_EQ(handled, 0);
+  Raw raw(listener->port());
+  raw.send(get("/none"));
+  ASSERT_TRUE(raw.read_until("a token, please"));
+  raw.send(get("/open"));  // without a body the connection serves on
+  ASSERT_TRUE(raw.read_until("GET /open|"));
+  raw.send("POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x\r\nContent-Length: 3\r\n\r\nabc");
+  EXPECT_TRUE(raw.read_until("POST /|abc"));
+  EXPECT_EQ(handled, 2);
+}
+
+TEST_F(HttpServer, ABodyThatTricklesIsGivenUp) {
+  const auto listener = serve(on_http(echo), {.body_window = Millis{1000}});
+  Raw raw(listener->port());
+  raw.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n");
+  // A quick start buys no time: this is a thousand windows' worth.
+  raw.send(std::string(1 * MiB, 'x'));
+  std::atomic<bool> over = false;
+  std::thread drip([&] {
+    while (!over && raw.send("x")) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  });
+  EXPECT_TRUE(raw.read_all().starts_with("HTTP/1.1 408 "));
+  over = true;
+  drip.join();
+}
+
+TEST_F(HttpServer, BodiesInFlightHaveABudget) {
+  std::vector<HttpExchangePtr> held;
+  const auto listener = serve(on_http([&](HttpExchangePtr e) {
+                                if (e->request().path == "/hold") return held.push_back(std::move(e));
+                                echo(std::move(e));
+                              }),
+                              {.body_budget = 100'000});
+  const auto post = [](const std::string& path, std::size_t length) {
+    return "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + std::to_string(length) + "\r\n\r\n";
+  };
+  Raw one(listener->port());
+  one.send(post("/hold", 60'000) + std::string(60'000, 'x'));
+  ASSERT_TRUE(eventually([&] { return held.size() == 1; }));
+  Raw two(listener->port());
+  two.send(post("/", 60'000));  // known by its head
+  const std::string refused = two.read_all();
+  EXPECT_TRUE(refused.starts_with("HTTP/1.1 503 ")) << refused;
+  EXPECT_NE(refused.find("Retry-After: "), std::string::npos);
+  EXPECT_NE(refused.find("\"code\":\"unavailable\""), std::string::npos);
+  Raw three(listener->port());  // known when it comes
+  three.send("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nea60\r\n" +
+             std::string(60'000, 'x') + "\r\n0\r\n\r\n");
+  EXPECT_TRUE(three.read_all().starts_with("HTTP/1.1 503 "));
+  Raw small(listener->port());
+  small.send(post("/small", 3) + "abc");
+  EXPECT_TRUE(small.read_until("POST /small|abc"));
+  on_loop([&] {
+    held.front()->respond({200, {}, "done"});
+    held.clear();
+  });
+  ASSERT_TRUE(one.read_until("done"));
+  // What was held is given back, also on a connection that stays.
+  for (int i = 0; i < 3; ++i) {
+    one.got.clear();
+    one.send(post("/again", 90'000) + std::string(90'000, 'y'));
+    ASSERT_TRUE(one.read_until("POST /again|yyy") && one.read_until(std::string(90'000, 'y')));
+  }
+}
+
+TEST_F(HttpServer, RunningOutOfDescriptorsIsOutlived) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit low = before;
+  low.rlim_cur = 512;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+  const auto listener = serve(on_http(echo));
+  rlimit raised{};
+  ::getrlimit(RLIMIT_NOFILE, &raised);
+  EXPECT_EQ(raised.rlim_cur, std::max<rlim_t>(512, std::min<rlim_t>(before.rlim_max, limits::kOpenFiles)));
+  std::atomic<int> warnings = 0;
+  struct Counting final : spdlog::sinks::base_sink<std::mutex> {
+    explicit Counting(std::atomic<int>& count) : warnings(count) {}
+    void sink_it_(const spdlog::details::log_msg& said) override {
+      if (std::string_view(said.payload.data(), said.payload.size()).find("cannot accept") != std::string_view::npos)
+        ++warnings;
+    }
+    void flush_() override {}
+    std::atomic<int>& warnings;
+  };
+  const auto counting = std::make_shared<Counting>(warnings);
+  std::vector<spdlog::sink_ptr> sinks;
+  on_loop([&] { sinks = std::exchange(spdlog::default_logger()->sinks(), {counting}); });
+  const int next = ::dup(0);
+  ASSERT_GE(next, 0);
+  ::close(next);
+  low.rlim_cur = static_cast<rlim_t>(next) + 1;  // the client's end, and no more
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+  Raw raw(listener->port());
+  raw.send(get("/late"));
+  EXPECT_TRUE(eventually([&] { return warnings > 0; }));
+  std::this_thread::sleep_for(limits::kAcceptPause * 3);  // some more tries
+  EXPECT_EQ(warnings, 1);
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_TRUE(raw.read_until("GET /late"));
+  on_loop([&] { spdlog::default_logger()->sinks() = sinks; });
 }
 
 TEST_F(HttpServer, SlowClientsAreTimedOutAndBlockNobody) {
@@ -240,10 +430,10 @@ TEST_F(HttpServer, StreamsUntilTheClientLeaves) {
     on_loop([&] { now = writable; });
     if (now) break;
   }
-  EXPECT_TRUE(eventually([&] { return writable; }));
+  EXPECT_TRUE(eventually([&] { return writable.load(); }));
   EXPECT_FALSE(gone);
   raw.close();
-  EXPECT_TRUE(eventually([&] { return gone; }));
+  EXPECT_TRUE(eventually([&] { return gone.load(); }));
   on_loop([&] { stream.reset(); });
   EXPECT_TRUE(eventually([&] { return listener->connections() == 0; }));
 }

@@ -23,6 +23,13 @@ bool is_upgrade(const HttpRequest& request) {
   return upgrade != nullptr && has_token(*upgrade, "websocket");
 }
 
+// Where its body ends must be beyond doubt: what one reader takes for the body, another takes for a request.
+bool framing_is_clear(const std::map<std::string, std::string>& headers, bool http10) {
+  const auto coding = headers.find("transfer-encoding");
+  if (coding == headers.end()) return true;
+  return !http10 && same_ignoring_case(coding->second, "chunked") && !headers.contains("content-length");
+}
+
 }  // namespace
 
 HttpSession::HttpSession(std::shared_ptr<ListenerCore> core, tcp::socket socket, std::shared_ptr<void> place)
@@ -82,10 +89,17 @@ asio::awaitable<HttpSession::Next> HttpSession::one_request() {
   keep_alive_ = parser_->keep_alive() && !core_->closing;
   const std::string_view target(head.target().data(), head.target().size());
   if (!copy_headers(head, request.headers)) {
+    keep_alive_ = false;
     Error why{ErrorClass::invalid_argument, "The request has two Host headers."};
     co_return co_await refuse(std::move(why));
   }
-  auto not_ours = core_->guard.refuse(request.headers, local_);
+  if (!framing_is_clear(request.headers, http10_)) {
+    keep_alive_ = false;
+    Error why{ErrorClass::invalid_argument,
+              "A request's Transfer-Encoding must be \"chunked\", alone and without a Content-Length."};
+    co_return co_await refuse(std::move(why));
+  }
+  auto not_ours = core_->guard.refuse(request.method, request.headers, local_);
   if (not_ours) co_return co_await refuse(std::move(*not_ours));
   if (!parse_target(target, request)) {
     Error why{ErrorClass::invalid_argument, "The request's address is malformed: check its % escapes."};
@@ -101,31 +115,52 @@ asio::awaitable<HttpSession::Next> HttpSession::one_request() {
               "This port speaks WebSocket only. REST and the pages are on the server's main port."};
     co_return co_await refuse(std::move(why));
   }
+  if (core_->handlers.authorize_http) {
+    auto allowed = core_->handlers.authorize_http(request);
+    if (!allowed) {
+      if (announces_body(request)) keep_alive_ = false;
+      co_return co_await refuse(std::move(allowed.error()));
+    }
+  }
   now_ = std::make_shared<ExchangeState>();
   now_->request = std::move(request);
-  const auto length = parser_->content_length();
   now_->body_unread = !parser_->is_done();
   const bool streamed =
       now_->body_unread && core_->handlers.streams_body && core_->handlers.streams_body(now_->request);
   if (now_->body_unread && !streamed) {
-    const Error too_large{
-        ErrorClass::too_large,
-        fmt::format("A request's body may have {} MiB. Send large data as a blob: PUT /api/blobs/SHA256.",
-                    limits::kHttpBody / MiB)};
-    if (length && *length > limits::kHttpBody) co_return co_await refuse(too_large);
-    std::string& body = now_->request.body;
-    if (length) body.reserve(std::min<std::size_t>(*length, MiB));
-    std::function<bool(std::string_view)> into_body = [&body](std::string_view piece) {
-      body.append(piece);
-      return true;
-    };
-    const error_code ec = co_await read_body(limits::kHttpBody, std::move(into_body));
-    if (ec == http::error::body_limit) co_return co_await refuse(too_large);
-    if (ec) co_return co_await refuse_malformed(ec);
+    const std::optional<Next> refused = co_await body_to_memory();
+    if (refused) co_return *refused;
   }
   const Next next = co_await exchange();
   parser_.reset();
   co_return next;
+}
+
+asio::awaitable<std::optional<HttpSession::Next>> HttpSession::body_to_memory() {
+  const Error too_large{
+      ErrorClass::too_large,
+      fmt::format("A request's body may have {} MiB. Send large data as a blob: PUT /api/blobs/SHA256.",
+                  limits::kHttpBody / MiB)};
+  const Error too_many{ErrorClass::unavailable, "The server holds as many requests as it can. Try again in a moment."};
+  const auto length = parser_->content_length();
+  if (length && *length > limits::kHttpBody) co_return co_await refuse(too_large);
+  now_->share = std::make_unique<BodyShare>(core_->body_bytes, core_->options.body_budget);
+  if (length && !now_->share->fits(*length)) co_return co_await refuse(too_many);
+  std::string& body = now_->request.body;
+  if (length) body.reserve(std::min<std::size_t>(*length, MiB));
+  bool crowded = false;
+  std::function<bool(std::string_view)> into_body = [this, &body, &crowded](std::string_view piece) {
+    crowded = !now_->share->take(piece.size());
+    if (!crowded) body.append(piece);
+    return !crowded;
+  };
+  const error_code ec = co_await read_body(limits::kHttpBody, std::move(into_body));
+  if (!ec) co_return std::nullopt;
+  std::string().swap(body);  // before the peer takes its time to hear the answer
+  now_->share.reset();
+  if (crowded) co_return co_await refuse(too_many);
+  if (ec == http::error::body_limit) co_return co_await refuse(too_large);
+  co_return co_await refuse_malformed(ec);
 }
 
 // Between two requests nothing is held but the socket.
@@ -186,6 +221,8 @@ asio::awaitable<HttpSession::Next> HttpSession::refuse(Error why) {
   const Refusal as = std::exchange(refusal_, Refusal());
   if (as.status != 0) response.status = as.status;
   for (const auto& [name, value] : as.headers) response.headers[name] = value;
+  if (response.status == 401) response.headers["WWW-Authenticate"] = "Bearer";
+  if (response.status == 503) response.headers["Retry-After"] = "1";
   if (!parser_->is_done()) keep_alive_ = false;
   timed_out_ = false;
   const bool sent = co_await send_whole(std::move(response));
@@ -232,7 +269,7 @@ asio::awaitable<bool> HttpSession::upgrade(HttpRequest head) {
   co_return true;
 }
 
-// Slow is fine, stalled is not: beyond a grace time at least 1 KiB a second must come.
+// Slow is fine, stalled is not: each window must bring its share, whatever came before it.
 asio::awaitable<error_code> HttpSession::read_body(Bytes limit, std::function<bool(std::string_view)> sink) {
   const auto* expect = find_header(now_->request.headers, "expect");
   if (expect != nullptr && has_token(*expect, "100-continue") && in_.size() == 0) {
@@ -244,7 +281,10 @@ asio::awaitable<error_code> HttpSession::read_body(Bytes limit, std::function<bo
     received += piece.size();
     return received <= limit && sink(piece);
   };
-  const auto begin = std::chrono::steady_clock::now();
+  const Millis window = core_->options.body_window;
+  const Bytes share = limits::kBodyRate * static_cast<Bytes>(window.count()) / 1000;
+  auto since = std::chrono::steady_clock::now();
+  Bytes before = 0;  // what had come by then
   error_code ec;
   while (!parser_->is_done()) {
     if (in_.size() > 0) {
@@ -253,8 +293,11 @@ asio::awaitable<error_code> HttpSession::read_body(Bytes limit, std::function<bo
       if (ec != http::error::need_more) break;
     }
     const auto now = std::chrono::steady_clock::now();
-    watchdog_.at(
-        std::min(now + core_->options.idle, begin + core_->options.idle + Millis(static_cast<std::int64_t>(received))));
+    if (received - before >= share) {
+      since = now;
+      before = received;
+    }
+    watchdog_.at(std::min(now + core_->options.idle, since + window));
     ec = co_await read_some(kBodyStep);
     if (ec == asio::error::eof) ec = http::error::partial_message;
     if (ec) break;

@@ -25,6 +25,7 @@ struct ListenerCore {
   HostGuard guard;
   std::shared_ptr<Scope> scope;
   std::size_t connections = 0;
+  std::shared_ptr<std::atomic<Bytes>> body_bytes = std::make_shared<std::atomic<Bytes>>(0);  // in memory now
   bool closing = false;
 };
 
@@ -44,6 +45,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   asio::awaitable<Next> refuse(Error why);  // and as `refusal_` says
   asio::awaitable<bool> upgrade(HttpRequest head);
   asio::awaitable<error_code> read_body(Bytes limit, std::function<bool(std::string_view)> sink);
+  asio::awaitable<std::optional<Next>> body_to_memory();  // the end of it, if it was refused
   asio::awaitable<void> body_to_file();
   asio::awaitable<Next> exchange();
   asio::awaitable<bool> send_whole(HttpResponse response);

@@ -123,7 +123,12 @@ bool parse_target(std::string_view target, HttpRequest& into) {
   return true;
 }
 
-std::optional<std::string> host_name(std::string_view text) {
+bool announces_body(const HttpRequest& head) {
+  const auto length = head.headers.find("content-length");
+  return head.headers.contains("transfer-encoding") || (length != head.headers.end() && length->second != "0");
+}
+
+std::optional<HostPort> host_and_port(std::string_view text) {
   text = trim(text);
   std::string_view host, port;
   if (text.starts_with('[')) {
@@ -146,42 +151,84 @@ std::optional<std::string> host_name(std::string_view text) {
            c == '%';
   };
   if (!std::all_of(host.begin(), host.end(), fits)) return std::nullopt;
-  return lower(host);
+  HostPort out{lower(host)};
+  if (port.empty()) return out;
+  unsigned number = 0;
+  for (const char c : port) number = number * 10 + static_cast<unsigned>(c - '0');
+  if (number > 65535) return std::nullopt;
+  out.port = number;
+  return out;
 }
 
-HostGuard::HostGuard(std::string host, std::vector<std::string> more) : names_(std::move(more)) {
-  for (auto& one : names_) one = lower(one);
+std::optional<std::string> host_name(std::string_view text) {
+  auto at = host_and_port(text);
+  if (!at) return std::nullopt;
+  return std::move(at->host);
+}
+
+namespace {
+
+// A page's "http://host:port", with the port that its scheme implies.
+struct Page {
+  HostPort at;
+  unsigned implied = 0;
+  unsigned port() const { return at.port.value_or(implied); }
+};
+
+std::optional<Page> page_of(std::string_view origin) {
+  const bool secure = origin.starts_with("https://");
+  if (!secure && !origin.starts_with("http://")) return std::nullopt;
+  auto at = host_and_port(origin.substr(secure ? 8 : 7));
+  if (!at) return std::nullopt;
+  return Page{std::move(*at), secure ? 443u : 80u};
+}
+
+}  // namespace
+
+HostGuard::HostGuard(std::string host, std::vector<std::string> more) {
+  for (const auto& one : more) {
+    auto at = host_and_port(one);
+    pages_.push_back(at ? std::move(*at) : HostPort{lower(one)});  // a bare IPv6 address, for one
+    names_.push_back(pages_.back().host);
+  }
   for (const char* one : {"localhost", "127.0.0.1", "::1"}) names_.emplace_back(one);
   names_.push_back(lower(host));
 }
 
-bool HostGuard::allows(const std::string& name, const std::string& local) const {
-  return name == local || std::find(names_.begin(), names_.end(), name) != names_.end();
+bool HostGuard::was_named(std::string_view origin) const {
+  const auto page = page_of(origin);
+  return page && std::any_of(pages_.begin(), pages_.end(), [&](const HostPort& one) {
+           return one.host == page->at.host && (!one.port || *one.port == page->port());
+         });
 }
 
-std::optional<Error> HostGuard::refuse(const std::map<std::string, std::string>& headers,
+// Another port of the same host is another program, whose page has no business here.
+bool HostGuard::allows_page(std::string_view origin, const HostPort& asked) const {
+  const auto page = page_of(origin);
+  if (page && page->at.host == asked.host && page->port() == asked.port.value_or(page->implied)) return true;
+  return was_named(origin);
+}
+
+std::optional<Error> HostGuard::refuse(std::string_view method, const std::map<std::string, std::string>& headers,
                                        const std::string& local) const {
   const auto host = headers.find("host");
-  const auto name = host == headers.end() ? std::nullopt : host_name(host->second);
-  if (!name)
+  const auto asked = host == headers.end() ? std::nullopt : host_and_port(host->second);
+  if (!asked)
     return Error{ErrorClass::invalid_argument,
                  "The request needs one Host header that names a host, such as \"Host: localhost\"."};
-  if (!allows(*name, local)) {
+  if (asked->host != local && std::find(names_.begin(), names_.end(), asked->host) == names_.end()) {
     return Error{
         ErrorClass::forbidden,
         fmt::format("This server does not answer to the name \"{}\". Use http://localhost or the address that it "
                     "listens on, or start it with \"{}\" among its allowed hosts.",
-                    *name, *name)};
+                    asked->host, asked->host)};
   }
   const auto origin = headers.find("origin");
-  if (origin == headers.end()) return std::nullopt;
-  std::string_view page = origin->second;
-  const auto scheme = page.find("://");
-  std::optional<std::string> from;
-  if (scheme != std::string_view::npos && (page.substr(0, scheme) == "http" || page.substr(0, scheme) == "https")) {
-    from = host_name(page.substr(scheme + 3));
-  }
-  if (from && allows(*from, local)) return std::nullopt;
+  const auto site = headers.find("sec-fetch-site");
+  const std::string_view page = origin == headers.end() ? "another site" : std::string_view(origin->second);
+  const bool acts_across = method != "GET" && site != headers.end() && site->second == "cross-site";
+  if (origin == headers.end() ? !acts_across : acts_across ? was_named(page) : allows_page(page, *asked))
+    return std::nullopt;
   return Error{
       ErrorClass::forbidden,
       fmt::format("A web page from \"{}\" may not use this server. Open the server's own page, or start it with "

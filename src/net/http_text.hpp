@@ -20,8 +20,13 @@ bool has_token(std::string_view list, std::string_view token);
 // Fills path and query. False: malformed.
 bool parse_target(std::string_view target, HttpRequest& into);
 
-// "Example.com:80" -> "example.com", "[::1]:80" -> "::1"; nothing when it is no host.
-std::optional<std::string> host_name(std::string_view host_and_port);
+// "Example.com:80" -> "example.com" and 80, "[::1]" -> "::1" and no port; nothing when it is no host.
+struct HostPort {
+  std::string host;
+  std::optional<unsigned> port = {};
+};
+std::optional<HostPort> host_and_port(std::string_view text);
+std::optional<std::string> host_name(std::string_view text);
 
 // Keeps web pages away: a page's script can reach a local port, but cannot choose the Host and Origin that its browser
 // sends.
@@ -29,11 +34,14 @@ class HostGuard {
  public:
   HostGuard(std::string host, std::vector<std::string> more);
   // `local` is the address at which the connection arrived: naming it is no trick.
-  std::optional<Error> refuse(const std::map<std::string, std::string>& headers, const std::string& local) const;
+  std::optional<Error> refuse(std::string_view method, const std::map<std::string, std::string>& headers,
+                              const std::string& local) const;
 
  private:
-  bool allows(const std::string& name, const std::string& local) const;
+  bool allows_page(std::string_view origin, const HostPort& asked) const;
+  bool was_named(std::string_view origin) const;
   std::vector<std::string> names_;
+  std::vector<HostPort> pages_;  // those that were named: no port is any port
 };
 
 std::string_view reason(int status);

@@ -1,5 +1,7 @@
 #include "net/listener.hpp"
 
+#include <sys/resource.h>
+
 #include "base/limits.hpp"
 #include "net/http_session.hpp"
 #include "net/sockets.hpp"
@@ -51,15 +53,32 @@ void turn_away(tcp::socket& socket) {
   socket.write_some(asio::buffer(text), ec);
 }
 
+// Each connection takes a descriptor, and what a login gives is often no more than 1024.
+void raise_open_files() {
+  rlimit open{};
+  if (::getrlimit(RLIMIT_NOFILE, &open) != 0) return;
+  const rlim_t wanted = std::min<rlim_t>(open.rlim_max, limits::kOpenFiles);
+  if (open.rlim_cur >= wanted) return;
+  open.rlim_cur = wanted;
+  if (::setrlimit(RLIMIT_NOFILE, &open) != 0) spdlog::warn("cannot raise the number of open files to {}", wanted);
+}
+
 asio::awaitable<void> accept(std::shared_ptr<ListenerCore> core, std::shared_ptr<tcp::acceptor> acceptor) {
   asio::steady_timer pause(core->loop.context());
+  SteadyTime warn_again = SteadyTime::min();
   while (acceptor->is_open()) {
     error_code ec;
     tcp::socket socket = co_await acceptor->async_accept(into(ec));
     if (ec == asio::error::operation_aborted || ec == asio::error::bad_descriptor) break;
     if (ec) {  // no more descriptors, perhaps: let some be given back
-      spdlog::warn("cannot accept a connection: {}", ec.message());
-      pause.expires_after(Millis{100});
+      if (const auto now = std::chrono::steady_clock::now(); now >= warn_again) {
+        spdlog::warn(
+            "cannot accept a connection: {}. Those that wait are taken when others have ended; raise the limit "
+            "of open files (ulimit -n) if this goes on.",
+            ec.message());
+        warn_again = now + limits::kAcceptWarning;
+      }
+      pause.expires_after(limits::kAcceptPause);
       co_await pause.async_wait(into(ec));
       continue;
     }
@@ -110,6 +129,7 @@ Result<tcp::endpoint> address_of(Loop& loop, const ListenerOptions& options) {
 }  // namespace
 
 Result<std::unique_ptr<Listener>> listen(Loop& loop, ListenerOptions options, ListenerHandlers handlers) {
+  raise_open_files();
   const auto at = address_of(loop, options);
   if (!at) return at.error();
   const auto acceptor = std::make_shared<tcp::acceptor>(loop.context());

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/limits.hpp"
 #include "net/loop.hpp"
 #include "net/transport.hpp"
 
@@ -19,6 +20,7 @@ struct HttpRequest {
   std::string body;                            // whole, unless streamed to a file
   std::string peer;                            // "127.0.0.1:5123"
 };
+bool announces_body(const HttpRequest& head);
 
 struct HttpResponse {
   int status = 200;
@@ -52,14 +54,20 @@ using HttpExchangePtr = std::shared_ptr<HttpExchange>;
 struct ListenerOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 0;                       // 0: a free one
-  std::vector<std::string> allowed_hosts = {};  // beyond loopback names and `host`; lower case, no port
+  // Beyond loopback names and `host`: names by which the server may be called, and whose web pages may use it: those at
+  // any port of "farm.lan", only at that one of "farm.lan:3000". Other pages must come from this very port.
+  std::vector<std::string> allowed_hosts = {};
   bool websocket_only = false;                  // the alias on 9000: WebSocket at any path
   Millis idle{60'000};
+  Millis body_window = limits::kBodyWindow;
+  Bytes body_budget = limits::kBodiesInFlight;
 };
 
 struct ListenerHandlers {
   std::function<void(HttpExchangePtr)> on_http;
   std::function<bool(const HttpRequest& head)> streams_body = {};
+  // Before any byte of a body is read: an error refuses the request with its HTTP status.
+  std::function<Result<Unit>(const HttpRequest& head)> authorize_http = {};
   // Before the upgrade: an error refuses it with its HTTP status. `head` has path, query and headers.
   std::function<Result<Unit>(const HttpRequest& head)> authorize_websocket = {};
   std::function<void(ConnectionPtr, const HttpRequest& head)> on_websocket = {};

@@ -160,7 +160,15 @@ bool WebSocket::send(std::string payload, bool binary) {
   pump();
   if (unsent_ <= limits::kOutboxBytes) return true;
   held_back_ = true;
+  if (unsent_ > 2 * limits::kOutboxBytes) give_up_on_reader();
   return false;
+}
+
+// The caller did not hold back, and the peer does not keep up: memory is not for that. Only what is half written stays.
+void WebSocket::give_up_on_reader() {
+  queue_.erase(queue_.begin() + (writing_ ? 1 : 0), queue_.end());
+  unsent_ = writing_ ? queue_.front().payload.size() : 0;
+  close(ws::close_code::try_again_later, "too much waits to be read; connect again");
 }
 
 // Takes effect when the stream's own watch looks next.

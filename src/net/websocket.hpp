@@ -61,6 +61,7 @@ class WebSocket final : public Connection, public std::enable_shared_from_this<W
   void pump();
   void written(error_code ec);
   Error why(error_code ec);
+  void give_up_on_reader();
   void close_within_time();
   void finish(Error why);
   void shut();     // the scope ends: no event follows

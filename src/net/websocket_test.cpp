@@ -178,6 +178,26 @@ TEST_F(WebSockets, BackpressureIsToldAndTaken) {
   EXPECT_TRUE(eventually([&] { return here.connection->unsent_bytes() == 0; }));
 }
 
+TEST_F(WebSockets, AQueueThatOnlyGrowsEndsTheConnection) {
+  open();
+  on_loop([&] {
+    // A caller that does not look at the answer, and a peer that cannot keep up: nothing is read in this turn.
+    std::size_t most = 0;
+    for (Bytes sent = 0; sent < 4 * limits::kOutboxBytes; sent += 8 * MiB) {
+      here.connection->send(std::string(8 * MiB, 'x'), true);
+      most = std::max(most, here.connection->unsent_bytes());
+    }
+    EXPECT_LE(most, 2 * limits::kOutboxBytes);
+    EXPECT_FALSE(here.connection->open());
+    EXPECT_LE(here.connection->unsent_bytes(), 8 * MiB);  // only what is half written
+    EXPECT_FALSE(here.connection->send("more", true));
+  });
+  ASSERT_TRUE(eventually([&] { return here.closed && there.closed; }));
+  EXPECT_EQ(here.closed->cls, ErrorClass::unavailable);
+  EXPECT_NE(here.closed->message.find("(1013)"), std::string::npos) << here.closed->message;
+  EXPECT_NE(there.closed->message.find("(1013)"), std::string::npos) << there.closed->message;
+}
+
 TEST_F(WebSockets, AQuietPeerLivesByItsPongsAndADeadOneIsClosed) {
   open(Millis{120});
   const int before = there.alive;
@@ -318,7 +338,11 @@ TEST_F(WebSockets, APageFromElsewhereCannotConnect) {
   dial(url(*listener, "/ws", "ws"), {{"Origin", "http://evil.example"}});
   ASSERT_TRUE(eventually([&] { return failed.has_value(); }));
   EXPECT_EQ(failed->cls, ErrorClass::forbidden);
-  dial(url(*listener, "/ws", "ws"), {{"Origin", "http://localhost:1234"}});
+  failed.reset();
+  dial(url(*listener, "/ws", "ws"), {{"Origin", "http://127.0.0.1:1"}});  // another program's page
+  ASSERT_TRUE(eventually([&] { return failed.has_value(); }));
+  EXPECT_EQ(failed->cls, ErrorClass::forbidden);
+  dial(url(*listener, "/ws", "ws"), {{"Origin", url(*listener, "")}});
   EXPECT_TRUE(eventually([&] { return here.connection != nullptr; }));
 }
 

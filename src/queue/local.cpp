@@ -85,11 +85,7 @@ class Engine final : public LocalQueue {
   void submit(SubmitCall call) override {
     Bytes bytes = call.body.spec.size() + 4 * KiB;
     for (const auto& page : call.body.pages) bytes += page.bytes.size() + page.sizes.size() * sizeof(std::uint32_t);
-    if (storage_full_.load(std::memory_order_relaxed)) {
-      return call.done(Error{ErrorClass::storage_full,
-                             "The data folder's disk is full; new work is refused until there is room. What was accepted is safe.", {}});
-    }
-    if (auto room = store_.room_for(bytes * 2); !room.ok()) return call.done(std::move(room).error());
+    if (auto room = room_for(bytes * 2); !room.ok()) return call.done(std::move(room).error());
     put(std::move(call));
   }
   void hello(HelloCall call) override { put(std::move(call)); }
@@ -105,6 +101,13 @@ class Engine final : public LocalQueue {
   void forget_all(std::function<void(Result<>)> done) override { put(ForgetAll{std::move(done)}); }
   void inspect(std::function<void(const core::Farm&)> look) override { put(Inspect{std::move(look)}); }
   void maintain(std::function<void(store::Store&)> work) override { put(Maintain{std::move(work)}); }
+  Result<> room_for(Bytes bytes) const override {
+    if (storage_full_.load(std::memory_order_relaxed)) {
+      return Error{ErrorClass::storage_full,
+                   "The data folder's disk is full; new work is refused until there is room. What was accepted is safe.", {}};
+    }
+    return store_.room_for(bytes);
+  }
   std::uint64_t incarnation() const override { return incarnation_; }
   std::string server_id() const override { return server_id_; }
 
@@ -465,9 +468,11 @@ class Engine final : public LocalQueue {
       storage_full_.store(true, std::memory_order_relaxed);
       spdlog::error("The journal could not be written, trying again in {} ms: {}", wait.count(), done.error().message);
       std::this_thread::sleep_for(wait);
-      wait = std::min(wait * 2, Millis{2000});
+      wait = std::min(wait * 2, Millis{1000});
       const std::lock_guard lock(mutex_);
-      if (closing_ && ++failed_while_closing_ > 20) {
+      if (!closing_) continue;
+      if (given_up_at_.us == 0) given_up_at_ = before.mono + limits::kShutdown / 2;
+      if (before.mono >= given_up_at_) {
         spdlog::critical("The server stops without its last batch: nothing of it was acknowledged, so nothing that was promised is lost.");
         abandoned_ = true;
         return;
@@ -564,8 +569,8 @@ class Engine final : public LocalQueue {
   bool idle_ = true;                  // the committer has no batch that is not on disk
   std::unique_ptr<Batch> pending_;
   std::vector<std::string> committed_names_;
-  int failed_while_closing_ = 0;
   bool abandoned_ = false;  // commit thread
+  Instant given_up_at_{};   // likewise: when a stop no longer waits for the disk
 
   std::atomic<std::uint64_t> events_{0}, batches_{0}, commits_{0}, commit_us_{0}, tasks_ended_{0}, assigned_{0};
   std::atomic<bool> storage_full_{false};

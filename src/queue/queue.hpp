@@ -130,6 +130,8 @@ class Queue {
   virtual void forget_all(std::function<void(Result<>)> done) = 0;                // db clear; conflict while jobs run
   // Looks at the live state, on the engine's thread, between two steps. Quick.
   virtual void inspect(std::function<void(const core::Farm&)> look) = 0;
+  // Would `bytes` of new work be taken in? storage_full says why not.
+  virtual Result<> room_for(Bytes bytes) const = 0;
   virtual QueueCounters counters() const = 0;
 };
 

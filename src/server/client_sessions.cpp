@@ -10,6 +10,7 @@ namespace {
 constexpr std::size_t kOutcomesFrame = limits::kFrame / 4;  // a frame of outcomes is sent when it has grown to this
 constexpr std::size_t kSessions = limits::kConnections;
 constexpr std::size_t kFollowedJobs = 10'000;
+constexpr Micros kRetry{500'000};  // after a look at the store that failed
 
 void fill(pb::Outcome& out, const core::ResultBody& body) {
   if (!body.value.empty()) out.set_value(body.value);
@@ -180,6 +181,7 @@ void ClientSession::tick(Now now) {
     if (now.mono - away_since_ > std::chrono::duration_cast<Micros>(s_.options.lease)) retire(close_code::normal, "");
     return;
   }
+  if (retry_at_ && now.mono >= *retry_at_) retry();
   if (session_.owes_ack() || now.mono - spoke_ > std::chrono::duration_cast<Micros>(s_.options.heartbeat)) {
     pb::Frame frame;
     frame.mutable_only_ack();
@@ -352,16 +354,44 @@ void ClientSession::start_following(const JobMetaPtr& meta, bool complete_so_far
   following_.emplace(meta->job, std::move(following));
   owner_.followed(meta->job, shared_from_this());
   if (complete_so_far) return;
-  // From here on its changes are heard; whether it had ended before is the store's to say.
-  operations_.status_of(meta->job, [this, self = shared_from_this(), job = meta->job](Result<JobFigures> figures) {
+  look_for_end(meta->job);
+}
+
+// From now on its changes are heard; whether it had ended before is the store's to say.
+void ClientSession::look_for_end(JobNo job) {
+  operations_.status_of(job, [this, self = shared_from_this(), job](Result<JobFigures> figures) {
     const auto it = following_.find(job);
-    if (it == following_.end()) return;
-    if (figures && core::ended(figures->row.state) && !it->second.ended) {
+    if (it == following_.end() || retired_) return;
+    if (!figures) {
+      if (figures.error().cls == ErrorClass::not_found) {  // deleted meanwhile: there is nothing to follow
+        refuse(figures.error(), false);
+        following_.erase(it);
+        return owner_.unfollowed(job, this);
+      }
+      it->second.look_again = true;
+      return try_later();
+    }
+    if (core::ended(figures->row.state) && !it->second.ended) {
       to_wire(*figures, it->second.ended.emplace());
       it->second.follow.job_ended();
     }
     go_on();
   });
+}
+
+// A look at the store failed: too many questions wait there, or worse. The tick asks again.
+void ClientSession::try_later() {
+  if (!retry_at_) retry_at_ = s_.clock.now().mono + kRetry;
+}
+
+void ClientSession::retry() {
+  retry_at_.reset();
+  std::vector<JobNo> jobs;
+  for (auto& [job, following] : following_) {
+    if (std::exchange(following.look_again, false) && !following.ended) jobs.push_back(job);
+  }
+  for (const JobNo job : jobs) look_for_end(job);
+  go_on();
 }
 
 bool ClientSession::can_send() const {
@@ -452,6 +482,8 @@ void ClientSession::swept(JobNo job, std::uint32_t from, std::uint32_t limit,
   Following& f = it->second;
   if (!rows) {
     f.follow.pause_sweep();
+    try_later();
+    if (rows.error().cls == ErrorClass::rate_limited) return;
     return refuse(rows.error(), false);
   }
   std::size_t bytes = 0;

@@ -41,6 +41,7 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
     Follow follow;
     std::optional<pb::JobStatus> ended;
     std::uint32_t page = 1024;
+    bool look_again = false;  // whether it has ended could not be read
   };
   void request(pb::Request& request);
   void submit(std::uint64_t id, pb::SubmitJob& submit);
@@ -48,6 +49,9 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
   void start_following(const JobMetaPtr& meta, bool complete_so_far, const pb::FollowRequest* request);
   void answer(std::uint64_t id, const Result<JobFigures>& job, bool existed = false);
   void answer_status(std::uint64_t id, const JobMetaPtr& meta, bool existed);
+  void look_for_end(JobNo job);
+  void try_later();
+  void retry();
   void go_on();
   void sweep(JobNo job, std::uint32_t from);
   void swept(JobNo job, std::uint32_t from, std::uint32_t limit, Result<std::vector<store::OutcomeRow>> rows);
@@ -67,6 +71,7 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
   bool writable_ = true;
   bool retired_ = false;
   Instant away_since_{}, spoke_{};
+  std::optional<Instant> retry_at_;
   std::unordered_map<JobNo, Following> following_;
   pb::Frame out_;  // outcomes of one job
   std::size_t out_bytes_ = 0;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <boost/json/serialize.hpp>
 #include <boost/json/string.hpp>
 
@@ -90,9 +92,25 @@ void Events::publish(Topic topic, JobNo job, const std::string& job_id, std::str
 std::optional<Events::Follower> Events::follow(Topics topics, std::optional<std::uint64_t> from, Sink sink) {
   if (followers_.size() >= limits::kFollowers) return std::nullopt;
   const Follower id = ++last_follower_;
+  if (of_tasks(topics)) ++task_followers_;
   followers_.emplace(id, State{.topics = std::move(topics), .sink = std::move(sink), .cursor = from.value_or(next_)});
   catch_up(id);
   return id;
+}
+
+void Events::unfollow(Follower follower) {
+  const auto it = followers_.find(follower);
+  if (it == followers_.end()) return;
+  if (of_tasks(it->second.topics)) --task_followers_;
+  followers_.erase(it);
+}
+
+bool Events::tasks_followed(JobNo job, const std::string& job_id) const {
+  if (task_followers_ == 0) return false;
+  const Fact fact{.topic = Topic::tasks, .job = job, .job_id = job_id};
+  return std::any_of(followers_.begin(), followers_.end(), [&](const auto& one) {
+    return of_tasks(one.second.topics) && one.second.topics.wants(fact);
+  });
 }
 
 void Events::writable(Follower follower) {

@@ -53,7 +53,10 @@ class Events {
   // From number `from` on; nullopt: from now on. nullopt: too many followers.
   std::optional<Follower> follow(Topics topics, std::optional<std::uint64_t> from, Sink sink);
   void writable(Follower follower);
-  void unfollow(Follower follower) { followers_.erase(follower); }
+  void unfollow(Follower follower);
+  // Does anybody listen to what single tasks do (of this job)? Facts that are too many to be kept for nobody ask first.
+  bool tasks_followed() const { return task_followers_ > 0; }
+  bool tasks_followed(JobNo job, const std::string& job_id) const;
   std::uint64_t next() const { return next_; }
   std::size_t followers() const { return followers_.size(); }
 
@@ -66,12 +69,14 @@ class Events {
     bool busy = false;  // its sink is being called: it may unfollow or become writable in there
   };
   void catch_up(Follower id);
+  static bool of_tasks(const Topics& topics) { return topics.tasks || !topics.job_refs.empty(); }
 
   std::uint64_t next_;
   std::size_t kept_;
   std::deque<Fact> ring_;
   std::map<Follower, State> followers_;
   Follower last_follower_ = 0;
+  std::size_t task_followers_ = 0;
 };
 
 }  // namespace grange::server

@@ -23,6 +23,32 @@ void JobNews::tell(const queue::JobChange& change, std::string_view type) {
   });
 }
 
+// Only while somebody follows tasks: there may be a hundred thousand of them a second.
+void JobNews::tell_ended(const queue::Delivery& delivery) {
+  JobNo job{};
+  bool followed = false;
+  for (const queue::Ended& ended : delivery.ended) {
+    if (ended.end == core::TaskEnd::failed) continue;  // task_failed says it
+    if (ended.task.job() != job) {
+      job = ended.task.job();
+      const JobMetaPtr meta = s_.jobs->find(job);
+      followed = meta == nullptr || s_.events->tasks_followed(job, meta->id);
+    }
+    if (!followed) continue;
+    s_.jobs->with(job, [this, task = ended.task, end = ended.end, attempt = ended.attempt, worker = ended.worker,
+                        run_us = ended.run_us](Result<JobMetaPtr> meta) {
+      if (!meta || !s_.events->tasks_followed((*meta)->job, (*meta)->id)) return;
+      const std::string data = fmt::format(
+          R"({{"task":{},"index":{},"attempt":{},"worker_id":{},"run_ms":{:.3f}}})",
+          wire::quoted((*meta)->id + "/" + std::to_string(task.index())), task.index(), attempt,
+          worker.value == 0 ? "null" : wire::quoted(s_.workers->name_of(worker)), static_cast<double>(run_us) / 1000);
+      s_.events->publish(Topic::tasks, (*meta)->job, (*meta)->id,
+                         end == core::TaskEnd::completed ? "task_completed" : "task_cancelled", data,
+                         s_.clock.now().wall);
+    });
+  }
+}
+
 void JobNews::deliver(const queue::Delivery& delivery) {
   std::size_t failures = 0;
   for (const queue::Failed& failed : delivery.failed) {
@@ -37,6 +63,7 @@ void JobNews::deliver(const queue::Delivery& delivery) {
       s_.events->publish(Topic::tasks, (*meta)->job, (*meta)->id, "task_failed", data, s_.clock.now().wall);
     });
   }
+  if (s_.events->tasks_followed()) tell_ended(delivery);
   for (const queue::JobChange& change : delivery.jobs) {
     const auto [it, fresh] = live_.try_emplace(change.job);
     Told& told = it->second;

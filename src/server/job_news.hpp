@@ -21,6 +21,7 @@ class JobNews {
     bool dirty = false;
   };
   void tell(const queue::JobChange& change, std::string_view type);
+  void tell_ended(const queue::Delivery& delivery);
 
   Services& s_;
   std::unordered_map<JobNo, Told> live_;

@@ -236,13 +236,23 @@ void JsonSession::when_ended(const JobMetaPtr& meta) {
     self->send_results(meta, "job_result");
   };
   awaited_[meta->job] = owner_.watch_.watch(meta->job, finish);
-  // It may have ended before: a repeat of a job that is long done.
-  owner_.operations_.status_of(meta->job, [self = shared_from_this(), meta, finish](Result<JobFigures> figures) {
-    if (!figures || !core::ended(figures->row.state)) return;
+  look_for_end(meta);
+}
+
+// It may have ended before: a repeat of a job that is long done.
+void JsonSession::look_for_end(const JobMetaPtr& meta) {
+  owner_.operations_.status_of(meta->job, [self = shared_from_this(), meta](Result<JobFigures> figures) {
     const auto it = self->awaited_.find(meta->job);
     if (it == self->awaited_.end()) return;
+    if (!figures && figures.error().cls != ErrorClass::not_found) {
+      self->owner_.later_.emplace_back(self, meta);  // too many questions wait at the store: the tick asks again
+      return;
+    }
+    if (figures && !core::ended(figures->row.state)) return;
     self->owner_.watch_.unwatch(meta->job, it->second);
-    finish();
+    self->awaited_.erase(it);
+    if (!figures) return self->refuse(figures.error(), meta->id);
+    self->send_results(meta, "job_result");
   });
 }
 
@@ -301,230 +311,7 @@ void JsonSession::subscribe(const wire::JsonMessage& message) {
   if (!follower_) refuse({ErrorClass::rate_limited, "Too many followers of events."}, "");
 }
 
-// ---------------------------------------------------------------------------------------------------- as a worker
-
-void JsonSession::register_worker(const wire::JsonMessage& message, bool asks_for_task) {
-  if (asks_for_task) asked_ = true;
-  if (worker_ == Worker::yes) {
-    if (asks_for_task) say_no_task();
-    return;
-  }
-  if (worker_ == Worker::joining) return;
-  std::string id = message.worker_id;
-  if (id.empty())
-    return refuse(
-        {ErrorClass::invalid_argument, "\"worker_id\" is missing: a name that stays the same for this worker."}, "");
-  if (!valid_name(id))
-    return refuse({ErrorClass::invalid_argument, "A worker_id has no characters that cannot be seen."}, "");
-  worker_ = Worker::joining;
-  owner_.workers_.claim(id, [self = shared_from_this(), id](Result<> granted) {
-    if (!granted || self->socket_ == nullptr) {
-      self->worker_ = Worker::no;
-      if (!granted) self->refuse(granted.error(), "");
-      return;
-    }
-    self->worker_id_ = id;
-    self->owner_.workers_.hold(id);
-    pb::Manifest manifest;
-    manifest.set_slots(1);
-    manifest.set_cpus_milli(1000);
-    manifest.add_engines(std::string(kPythonJson));
-    manifest.set_sandbox("unknown");
-    manifest.add_notes("speaks the JSON dialect: runs Python jobs with JSON arguments only");
-    queue::HelloCall call;
-    call.body = {.id = id, .name = id, .manifest = manifest.SerializeAsString()};
-    // What it has is not known: it does not say. A seed's worker runs one task at a time.
-    call.capacity = {.slots = 1,
-                     .cpus_milli = 1'000'000,
-                     .gpus_milli = 0,
-                     .memory = 1ull << 50,
-                     .disk = 1ull << 50,
-                     .engines = {std::string(kPythonJson)}};
-    call.window = 1;
-    call.resumable = false;
-    call.done = [weak = self->weak_from_this(), post = self->s_.post,
-                 queue = self->s_.queue](Result<queue::HelloCall::Answer> answer) {
-      post([weak, queue, answer = std::move(answer)] {
-        const auto me = weak.lock();
-        if (me == nullptr || me->socket_ == nullptr) {
-          if (answer) queue->gone(answer->worker, answer->session, true);
-          return;
-        }
-        if (!answer) {
-          me->worker_ = Worker::no;
-          me->owner_.workers_.let_go(me->worker_id_);
-          return me->refuse(answer.error(), "");
-        }
-        me->number_ = answer->worker;
-        me->queue_session_ = answer->session;
-        me->worker_ = Worker::yes;
-        me->figures_.window = 1;
-        me->alive();
-        me->s_.workers->bind(me->number_, me);
-        if (me->asked_) me->say_no_task();
-      });
-    };
-    self->s_.queue->hello(std::move(call));
-  });
-}
-
-// A task_request is answered by a task when there is one; else by no_task, and by a task as soon as there is one.
-void JsonSession::say_no_task() {
-  asked_ = false;
-  if (held_) return;
-  s_.queue->inspect([weak = weak_from_this(), post = s_.post, number = number_](const core::Farm&) {
-    // Behind the deliveries of the steps before it.
-    post([weak] {
-      const auto self = weak.lock();
-      if (self != nullptr && !self->held_) self->send(wire::json_frame("no_task", "", self->worker_id_, "{}"));
-    });
-  });
-}
-
-void JsonSession::assign(queue::Assign& assign, const JobMetaPtr&) {
-  const Fence fence = assign.fence;
-  held_ = Held{.fence = fence,
-               .name = {},
-               .by_number = fmt::format("{}/{}", fence.task.job().value, fence.task.index()),
-               .since = s_.clock.now().mono};
-  const auto self = shared_from_this();
-  const auto give_back = [self, fence](const Error& why) {
-    spdlog::warn("worker {}: task {}/{} cannot be handed out: {}", self->worker_id_, fence.task.job().value,
-                 fence.task.index(), why.message);
-    queue::ReportCall call;
-    call.worker = self->number_;
-    queue::ResultReport& report = call.results.emplace_back();
-    report.fence = fence;
-    report.ok = false;
-    report.failure = core::FailureClass::engine;
-    report.body.message = why.message;
-    self->s_.queue->report(std::move(call));
-  };
-  struct Pending {
-    std::string args, args_sha256;
-  };
-  auto pending = std::make_shared<Pending>(Pending{std::move(assign.args), std::move(assign.args_sha256)});
-  s_.jobs->with(fence.task.job(), [self, fence, pending, give_back](Result<JobMetaPtr> meta) {
-    if (!meta) return give_back(meta.error());
-    const auto go = [self, fence, pending, meta = *meta, give_back](Result<JsonSessions::Code> code) {
-      if (!code) return give_back(code.error());
-      if (self->socket_ == nullptr || !self->held_ || !(self->held_->fence == fence)) return;
-      self->held_->name = fmt::format("{}/{}", meta->id, fence.task.index());
-      self->held_->since = self->s_.clock.now().mono;
-      self->figures_.running = 1;
-      queue::ReportCall call;
-      call.worker = self->number_;
-      call.started.push_back(fence);
-      self->s_.queue->report(std::move(call));
-      self->send(wire::json_assign({.job_id = meta->id,
-                                    .worker_id = self->worker_id_,
-                                    .task = self->held_->name,
-                                    .function = meta->spec->python().function(),
-                                    .code_hex = **code,
-                                    .args_json = pending->args,
-                                    .attempt = fence.attempt,
-                                    .epoch = fence.epoch}));
-    };
-    const std::string code_sha256 = (*meta)->spec->python().code_sha256();
-    if (pending->args_sha256.empty()) return self->owner_.code(code_sha256, go);
-    self->s_.files->read<std::string>(
-        [blobs = self->s_.blobs, pending](store::Reader&) { return blobs->get(pending->args_sha256); },
-        [self, pending, code_sha256, go, give_back](Result<std::string> args) {
-          if (!args) return give_back(args.error());
-          pending->args = std::move(*args);
-          self->owner_.code(code_sha256, go);
-        });
-  });
-}
-
-void JsonSession::cancel(const queue::Order& order) {
-  // The dialect cannot stop a task that runs; its result will be refused as stale.
-  if (held_ && held_->fence.task == order.task && held_->fence.attempt == order.attempt && held_->name.empty())
-    held_.reset();
-}
-
-void JsonSession::acknowledge(const queue::AckOrder& ack) {
-  if (ack.accepted) return;
-  refuse({ErrorClass::stale,
-          fmt::format("The result of task {}/{}, attempt {}, came too late: it is not this worker's any more.",
-                      ack.task.job().value, ack.task.index(), ack.attempt)},
-         "");
-}
-
-Result<Fence> JsonSession::fence_of(const wire::JsonTaskRef& ref) const {
-  if (worker_ != Worker::yes) return Error{ErrorClass::invalid_argument, "Send register_worker first."};
-  if (!held_ || (!ref.task.empty() && ref.task != held_->name && ref.task != held_->by_number &&
-                 ref.task != std::to_string(held_->fence.task.index()))) {
-    return Error{ErrorClass::stale, ref.task.empty()
-                                        ? "This worker holds no task."
-                                        : "The task \"" + ref.task.substr(0, 256) + "\" is not held by this worker."};
-  }
-  if ((ref.attempt && *ref.attempt != held_->fence.attempt) || (ref.epoch && *ref.epoch != held_->fence.epoch)) {
-    return Error{ErrorClass::stale, fmt::format("This worker holds attempt {} of the task; what came is about another.",
-                                                held_->fence.attempt)};
-  }
-  return held_->fence;
-}
-
-void JsonSession::task_end(const wire::JsonMessage& message) {
-  auto end = wire::read_task_end(message);
-  if (!end) return refuse(end.error(), message.job_id);
-  auto fence = fence_of(end->ref);
-  if (!fence) return refuse(fence.error(), message.job_id);
-  queue::ResultReport report;
-  report.fence = *fence;
-  report.ok = end->ok;
-  report.permanent = end->permanent;
-  report.run_us = static_cast<std::uint64_t>(std::max<std::int64_t>(0, (s_.clock.now().mono - held_->since).count()));
-  if (end->ok) {
-    report.body.value = std::move(end->result);
-    if (report.body.value.size() > limits::kInline) {
-      report.ok = false;
-      report.permanent = true;
-      report.failure = core::FailureClass::refused;
-      report.body.message = fmt::format("The result has {} bytes; the JSON dialect carries {}.",
-                                        report.body.value.size(), limits::kInline);
-      report.body.value.clear();
-    }
-  } else {
-    report.failure = core::FailureClass::exception;
-    report.body.message = cut_utf8(std::move(end->message), limits::kMessageBytes);
-    report.body.traceback = cut_utf8(std::move(end->traceback), limits::kTracebackBytes);
-  }
-  held_.reset();
-  figures_.running = 0;
-  queue::ReportCall call;
-  call.worker = number_;
-  call.results.push_back(std::move(report));
-  s_.queue->report(std::move(call));
-}
-
-void JsonSession::progress(const wire::JsonMessage& message) {
-  auto read = wire::read_progress(message);
-  if (!read) return refuse(read.error(), message.job_id);
-  auto fence = fence_of(read->ref);
-  if (!fence) return refuse(fence.error(), message.job_id);
-  owner_.output_.progress(*fence, number_, read->done, read->total, read->text.substr(0, 1024));
-}
-
-void JsonSession::lost() {
-  held_.reset();
-  if (socket_ == nullptr) return;
-  const auto self = shared_from_this();
-  refuse({ErrorClass::timeout, "The lease ended: no sign of life in time. Register again."}, "");
-  socket_->close(close_code::try_again, "the lease ended");
-  closed({ErrorClass::timeout, "the lease ended"});
-}
-
 // ---------------------------------------------------------------------------------------------------- both
-
-void JsonSession::alive() {
-  const Now now = s_.clock.now();
-  figures_.seen = now.wall;
-  if (worker_ != Worker::yes || now.mono - renewed_ < std::chrono::duration_cast<Micros>(s_.options.lease) / 30) return;
-  renewed_ = now.mono;
-  s_.queue->alive(number_);
-}
 
 void JsonSession::writable() {
   if (follower_) s_.events->writable(*follower_);
@@ -540,10 +327,12 @@ void JsonSession::closed(const Error&) {
   if (!worker_id_.empty()) owner_.workers_.let_go(worker_id_);
   if (worker_ == Worker::yes) {
     worker_ = Worker::no;
+    owner_.here_.erase(this);
     s_.workers->unbind(number_, this);
     s_.queue->gone(number_, queue_session_, true);
   }
   held_.reset();
+  owed_.reset();
 }
 
 WorkerFigures JsonSession::figures() const {

@@ -2,6 +2,8 @@
 // but what is on disk.
 #pragma once
 
+#include <set>
+
 #include "server/api/operations.hpp"
 #include "server/socket.hpp"
 #include "server/task_output.hpp"
@@ -24,13 +26,15 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
 
   void assign(queue::Assign& assign, const JobMetaPtr& meta) override;
   void cancel(const queue::Order& order) override;
-  void take_back(const queue::Order&) override {}  // it started at once
+  void take_back(const queue::Order& order) override;
   void acknowledge(const queue::AckOrder& ack) override;
   void drain() override { figures_.draining = true; }
   void flush() override {}
   void lost() override;
   const std::string& id() const override { return worker_id_; }
   WorkerFigures figures() const override;
+  void renew(Now now);
+  void look_for_end(const JobMetaPtr& meta);
 
  private:
   void act(const wire::JsonMessage& message);
@@ -43,7 +47,11 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
   void task_end(const wire::JsonMessage& message);
   void progress(const wire::JsonMessage& message);
   void subscribe(const wire::JsonMessage& message);
-  Result<Fence> fence_of(const wire::JsonTaskRef& ref) const;
+  void hand_out();
+  void settled();
+  void busy(bool yes);
+  Result<Fence> fence_of(const wire::JsonTaskRef& ref, const std::string& job) const;
+  bool ends_owed(const wire::JsonTaskRef& ref, const std::string& job) const;
   void send(std::string text);
   void refuse(const Error& error, const std::string& job_id);
 
@@ -61,12 +69,16 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
   std::uint64_t queue_session_ = 0;
   struct Held {
     Fence fence;
-    std::string name, by_number;  // "job-123/3", "7/3"
+    std::string job_id, name, by_number;  // "job-123", "job-123/3", "7/3"
     Instant since{};
+    bool sent = false;
+    std::string args, args_sha256;  // until it is handed out
   };
-  std::optional<Held> held_;
+  static bool about(const Held& held, const std::string& job, const std::string& task);
+  std::optional<Held> held_;  // what the queue gave it
+  std::optional<Held> owed_;  // was cancelled when the worker had it already: it runs until it ends
   bool asked_ = false;
-  Instant renewed_{};
+  Instant heard_{}, renewed_{}, asked_life_{};
   WorkerFigures figures_;
 };
 
@@ -75,6 +87,7 @@ class JsonSessions {
   JsonSessions(Services& services, Operations& operations, JobWatch& watch, WorkerSessions& workers, TaskOutput& output)
       : s_(services), operations_(operations), watch_(watch), workers_(workers), output_(output) {}
   void begin(const SocketPtr& socket, std::string first);
+  void tick(Now now);
 
  private:
   friend class JsonSession;
@@ -87,6 +100,8 @@ class JsonSessions {
   JobWatch& watch_;
   WorkerSessions& workers_;
   TaskOutput& output_;
+  std::set<JsonSession*> here_;  // those that are workers
+  std::vector<std::pair<std::weak_ptr<JsonSession>, JobMetaPtr>> later_;
   std::map<std::string, Code> codes_;
   std::size_t code_bytes_ = 0;
 };

@@ -208,6 +208,10 @@ class ServerImpl final : public Server {
     handlers.on_http = [this, alive](net::HttpExchangePtr exchange) {
       if (alive.lock()) rest_->handle(std::move(exchange));
     };
+    handlers.authorize_http = [this, alive](const net::HttpRequest& head) -> Result<> {
+      if (!alive.lock()) return Error{ErrorClass::unavailable, "The server has stopped."};
+      return rest_->admit(head);
+    };
     handlers.streams_body = [](const net::HttpRequest& head) { return Rest::streams_body(head); };
     handlers.authorize_websocket = [this, alive, websocket_only](const net::HttpRequest& head) -> Result<> {
       if (!alive.lock()) return Error{ErrorClass::unavailable, "The server has stopped."};
@@ -235,6 +239,7 @@ class ServerImpl final : public Server {
     const Now now = clock_.now();
     worker_sessions_->tick(now);
     client_sessions_->tick(now);
+    json_sessions_->tick(now);
     output_->tick();
     news_->tick();
     rest_->tick(now);
@@ -250,11 +255,14 @@ class ServerImpl final : public Server {
         spdlog::warn("retention: {}", forgotten.error().message);
         return;
       }
-      for (const JobNo job : *forgotten) {
-        if (auto cleared = logs_->forget(job); !cleared) spdlog::warn("retention: {}", cleared.error().message);
-      }
-      if (!forgotten->empty()) post([this] { again_ = s_.loop.after(Millis{1000}, [this] { upkeep(); }); });
+      if (forgotten->empty()) return;
+      post([this, jobs = std::move(*forgotten)] {
+        silenced_.insert(silenced_.end(), jobs.begin(), jobs.end());
+        forget_logs();
+        again_ = s_.loop.after(Millis{1000}, [this] { upkeep(); });
+      });
     });
+    forget_logs();
     const Instant now = clock_.now().mono;
     if (now - swept_ < Micros{3'600'000'000}) return;
     swept_ = now;
@@ -265,6 +273,17 @@ class ServerImpl final : public Server {
       });
       if (swept && *swept > 0) spdlog::info("removed {} blobs that nothing names any more", *swept);
     });
+  }
+
+  // Logs go on a thread that may wait: a log of many lines takes seconds to delete, and commits wait for nobody.
+  void forget_logs() {
+    if (silenced_.empty()) return;
+    const bool taken = files_->run([logs = logs_.get(), jobs = silenced_](store::Reader&) {
+      for (const JobNo job : jobs) {
+        if (auto cleared = logs->forget(job); !cleared) spdlog::warn("retention: {}", cleared.error().message);
+      }
+    });
+    if (taken) silenced_.clear();
   }
 
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
@@ -291,6 +310,7 @@ class ServerImpl final : public Server {
   std::unique_ptr<net::Timer> tick_, upkeep_, again_, grace_;
   std::thread stopper_;
   Instant swept_{};
+  std::vector<JobNo> silenced_;  // jobs that were deleted; their logs are still there
 };
 
 }  // namespace

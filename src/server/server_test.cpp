@@ -190,6 +190,86 @@ TEST_F(Whole, AWorkerResumes) {
   }
 }
 
+TEST_F(Whole, AWorkerThatDrainsItselfGetsNothingNew) {
+  start();
+  ProtoPeer says_later(loop_, ws(), worker_hello("w1", "s1"));
+  ASSERT_TRUE(says_later.next()->has_welcome());
+  pb::Frame report;
+  report.mutable_report()->set_draining(true);
+  says_later.send(report);
+  pb::Hello hello = worker_hello("w2", "s2");
+  hello.mutable_worker()->set_draining(true);
+  ProtoPeer says_at_once(loop_, ws(), hello);
+  ASSERT_TRUE(says_at_once.next()->has_welcome());
+  const auto draining = [&] {
+    int count = 0;
+    const auto workers = get("/api/workers");
+    for (const auto& worker : workers.as_array()) count += worker.at("status") == "draining" ? 1 : 0;
+    return count == 2;
+  };
+  for (int i = 0; i < 200 && !draining(); ++i) std::this_thread::sleep_for(20ms);
+  ASSERT_TRUE(draining());
+  ProtoPeer takes(loop_, ws(), worker_hello("w3", "s3", 1));
+  ASSERT_TRUE(takes.next()->has_welcome());
+  ASSERT_EQ(ask("POST", "/api/jobs", R"({"builtin":{"op":"echo"},"args":["a","b","c"]})").status, 201);
+  work(takes, 3);
+  EXPECT_FALSE(says_later.next(50ms).has_value());
+  EXPECT_FALSE(says_at_once.next(50ms).has_value());
+}
+
+TEST_F(Whole, ASpecComesAgainAfterItsTaskWasReturned) {
+  start();
+  ProtoPeer worker(loop_, ws(), worker_hello("w1", "s1"));
+  ASSERT_TRUE(worker.next()->has_welcome());
+  ASSERT_EQ(ask("POST", "/api/jobs", R"({"builtin":{"op":"echo"},"args":["a"]})").status, 201);
+  for (int round = 0; round < 3; ++round) {
+    const auto orders = worker.next();
+    ASSERT_TRUE(orders && orders->has_orders());
+    ASSERT_EQ(orders->orders().assign_size(), 1);
+    EXPECT_EQ(orders->orders().specs_size(), 1) << "round " << round;
+    pb::Frame report;
+    pb::Fence& fence = *report.mutable_report()->add_returned();
+    fence.set_task(orders->orders().assign(0).task());
+    fence.set_attempt(orders->orders().assign(0).attempt());
+    fence.set_epoch(orders->orders().assign(0).epoch());
+    worker.send(report);
+  }
+}
+
+TEST_F(Whole, ASpecComesAgainAfterManyOthers) {
+  start();
+  ASSERT_EQ(ask("POST", "/api/jobs", R"({"builtin":{"op":"echo"},"args":["a","b"]})").status, 201);
+  ProtoPeer worker(loop_, ws(), worker_hello("w1", "s1", 1));
+  ASSERT_TRUE(worker.next()->has_welcome());
+  const auto first = worker.next();
+  ASSERT_TRUE(first && first->has_orders());
+  ASSERT_EQ(first->orders().assign_size(), 1);
+  ASSERT_EQ(first->orders().specs_size(), 1);
+  for (std::size_t i = 0; i < limits::kSpecsKept; ++i)
+    ASSERT_EQ(ask("POST", "/api/jobs", R"({"builtin":{"op":"echo"},"args":["x"],"priority":9})").status, 201);
+  pb::Assignment last = first->orders().assign(0);
+  bool again = false;
+  for (std::size_t ended = 0; ended < limits::kSpecsKept + 2;) {
+    pb::Frame report;
+    pb::TaskResult& result = *report.mutable_report()->add_results();
+    result.set_task(last.task());
+    result.set_attempt(last.attempt());
+    result.set_epoch(last.epoch());
+    result.set_ok(true);
+    worker.send(report);
+    if (++ended == limits::kSpecsKept + 2) break;
+    std::optional<pb::Frame> orders;
+    do {
+      orders = worker.next();
+      ASSERT_TRUE(orders && orders->has_orders());
+    } while (orders->orders().assign_size() == 0);
+    last = orders->orders().assign(0);
+    EXPECT_EQ(orders->orders().specs_size(), 1);
+    again = again || TaskId{last.task()}.job() == TaskId{first->orders().assign(0).task()}.job();
+  }
+  EXPECT_TRUE(again);
+}
+
 TEST_F(Whole, AClientResumesInMidStreamAndFollowsAnew) {
   start();
   ProtoPeer worker(loop_, ws(), worker_hello("w1", "s1", 10));
@@ -254,9 +334,69 @@ TEST_F(Whole, TheTokenIsWantedEverywhere) {
   EXPECT_EQ(ask("GET", "/api/stats").status, 401);
   EXPECT_EQ(ask("GET", "/api/stats", "", {{"Authorization", "Bearer wrong"}}).status, 401);
   EXPECT_EQ(ask("GET", "/api/stats", "", {{"Authorization", "Bearer a-token-of-some-length"}}).status, 200);
+  // Nobody unknown makes the server read a body, not even where everybody may look.
+  for (const char* path : {"/api/jobs", "/api/blobs/xyz", "/nothing", "/health"}) {
+    const auto refused = ask("POST", path, std::string(100, 'x'));
+    EXPECT_EQ(refused.status, 401) << path;
+    EXPECT_NE(refused.body.find("GRANGE_TOKEN"), std::string::npos) << refused.body;
+  }
+  EXPECT_EQ(ask("GET", "/nothing").status, 404);
+  EXPECT_EQ(ask("GET", "/docs").status, 200);
+  EXPECT_EQ(ask("GET", "/openapi.json").status, 200);
+  EXPECT_EQ(ask("GET", "/assets/page.js").status, 200);
   EXPECT_FALSE(Line(loop_, ws()).open());
   EXPECT_FALSE(Line(loop_, ws(), {{"Authorization", "Bearer wrong"}}).open());
   EXPECT_TRUE(Line(loop_, ws(), {{"Authorization", "Bearer a-token-of-some-length"}}).open());
+}
+
+TEST_F(Whole, TasksSayHowFarTheyAreAndWhyTheyFailed) {
+  start();
+  pb::Hello hello = worker_hello("w1", "s1", 1);
+  hello.mutable_worker()->mutable_manifest()->add_engines("command");
+  ProtoPeer worker(loop_, ws(), hello);
+  ASSERT_TRUE(worker.next()->has_welcome());
+  ASSERT_EQ(ask("POST", "/api/jobs", R"({"command":["false"],"retries":0})").status, 201);
+  const auto orders = worker.next();
+  ASSERT_TRUE(orders && orders->has_orders());
+  const pb::Assignment& assign = orders->orders().assign(0);
+  pb::Frame running;
+  pb::Fence& fence = *running.mutable_report()->add_started();
+  pb::Progress& progress = *running.mutable_report()->add_progress();
+  fence.set_task(assign.task());
+  progress.set_task(assign.task());
+  fence.set_attempt(assign.attempt());
+  progress.set_attempt(assign.attempt());
+  fence.set_epoch(assign.epoch());
+  progress.set_epoch(assign.epoch());
+  progress.set_done(2.5);
+  progress.set_total(10);
+  progress.set_text("half of \"five\"");
+  worker.send(running);
+  boost::json::object task;
+  for (int i = 0; i < 500 && !(task.contains("progress") && task.at("progress").is_object()); ++i) {
+    task = get("/api/jobs/1/tasks").as_array().at(0).as_object();
+  }
+  ASSERT_TRUE(task.at("progress").is_object()) << boost::json::serialize(task);
+  EXPECT_EQ(boost::json::serialize(task.at("progress").at("text")), R"("half of \"five\"")");
+  EXPECT_NE(ask("GET", "/api/jobs/1/tasks").body.find(R"({"done":2.5,"total":10,)"), std::string::npos);
+  EXPECT_EQ(task.at("exit_code"), nullptr);
+
+  pb::Frame report;
+  pb::TaskResult& result = *report.mutable_report()->add_results();
+  result.set_task(assign.task());
+  result.set_attempt(assign.attempt());
+  result.set_epoch(assign.epoch());
+  result.set_failure(pb::FAILURE_EXIT_CODE);
+  result.set_exit_code(3);
+  result.set_message("exit code 3: no such disk");
+  worker.send(report);
+  ASSERT_TRUE(get("/api/jobs/1?wait=20").at("completed_at").is_string());
+  task = get("/api/jobs/1/tasks").as_array().at(0).as_object();
+  EXPECT_EQ(task.at("status").as_string(), "failed");
+  EXPECT_EQ(task.at("message").as_string(), "exit code 3: no such disk");
+  EXPECT_EQ(task.at("failure").as_string(), "exit_code");
+  EXPECT_EQ(task.at("exit_code").to_number<int>(), 3);
+  EXPECT_EQ(task.at("progress"), nullptr);
 }
 
 TEST_F(Whole, SettingsThatCannotBeAreRefused) {

@@ -200,8 +200,9 @@ class Whole : public ::testing::Test {
     options.ws_port = 0;
     options.data_dir = folder_.path();
     options.token = std::move(token);
-    options.lease = Millis{3000};
-    options.heartbeat = Millis{1000};
+    options.lease = lease_;
+    options.heartbeat = heartbeat_;
+    options.retain_jobs = retain_jobs_;
     auto server = Server::start(loop_, options);
     ASSERT_TRUE(server.ok()) << server.error().message;
     server_ = std::move(*server);
@@ -308,6 +309,8 @@ class Whole : public ::testing::Test {
   }
   std::string ws() const { return "ws" + server_->url().substr(4) + "/ws"; }
 
+  Millis lease_{3000}, heartbeat_{1000};
+  std::uint64_t retain_jobs_ = 1000;
   Folder folder_;
   net::Loop loop_;
   std::unique_ptr<net::HttpClient> client_;

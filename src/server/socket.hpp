@@ -56,6 +56,8 @@ class Socket : public std::enable_shared_from_this<Socket> {
     peer_ = nullptr;
     connection_->close(code, std::move(reason));
   }
+  void ping() { connection_->ping(); }
+  void set_idle(Millis idle) { connection_->set_idle(idle); }
   bool open() const { return connection_->open(); }
   std::string address() const { return connection_->peer(); }
   const Principal& principal() const { return principal_; }

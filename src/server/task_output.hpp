@@ -3,6 +3,8 @@
 
 #include <deque>
 #include <functional>
+#include <list>
+#include <optional>
 #include <unordered_map>
 
 #include "server/services.hpp"
@@ -17,7 +19,15 @@ class TaskOutput {
   // itself.
   void log(store::LogLine line);
   void flush();  // hands what was logged to the store; called when a message was read, and on ticks
+  bool holds(JobNo job) const;  // lines of it wait here, because the store takes none
+  void started(Fence fence, WorkerNo worker);  // an event, when somebody follows tasks
   void progress(Fence fence, WorkerNo worker, double done, double total, const std::string& text);
+  struct Progress {
+    double done = 0, total = 0;
+    std::string text;
+  };
+  // The last that this attempt told. Only the newest tellers are kept; whether the attempt still runs, the queue knows.
+  std::optional<Progress> progress_of(TaskId task, Attempt attempt) const;
   void tick();  // ten times a second
 
   // Called (soon, coalesced) after lines of a job were handed to the store.
@@ -42,6 +52,13 @@ class TaskOutput {
   std::unordered_map<JobNo, std::map<std::uint64_t, std::function<void()>>> listeners_;
   std::unordered_map<JobNo, bool> fresh_;        // jobs with new lines since the last tick
   std::unordered_map<TaskId, Latest> progress_;  // of this tenth of a second
+  struct Kept {
+    Attempt attempt = 0;
+    Progress progress;
+    std::list<TaskId>::iterator place;
+  };
+  std::unordered_map<TaskId, Kept> kept_;  // the last of each task
+  std::list<TaskId> recent_;               // of kept_, the newest first
   std::uint64_t last_id_ = 0;
 };
 

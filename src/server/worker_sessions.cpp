@@ -161,6 +161,7 @@ void WorkerSession::heard_from(const pb::WorkerHello& hello) {
   figures_.connected = true;
   figures_.peer = socket_->address();
   figures_.window = std::clamp<std::uint32_t>(hello.window(), 1, limits::kWindow);
+  draining_ = draining_ || hello.draining();
   if (hello.has_manifest() || manifest_.empty()) {
     name_ = hello.name().empty() ? worker_id_ : hello.name().substr(0, limits::kNameBytes);
     manifest_ = hello.manifest().SerializeAsString();
@@ -192,6 +193,7 @@ void WorkerSession::welcome(Result<queue::HelloCall::Answer> answer, bool resume
   number_ = answer->worker;
   queue_session_ = answer->session;
   s_.workers->bind(number_, shared_from_this());
+  if (draining_) drains_itself();  // a Hello makes the queue forget it
   if (!connected()) {  // it left while the queue thought; it may come back within its lease
     s_.queue->gone(number_, queue_session_, false);
     return;
@@ -250,7 +252,7 @@ void WorkerSession::assign(queue::Assign& assign, const JobMetaPtr& meta) {
   held_[assign.fence.task] = {.attempt = assign.fence.attempt, .epoch = assign.fence.epoch};
   const std::size_t bytes = 48 + assign.args.size() + assign.checkpoint.size();
   if (out_bytes_ + bytes > limits::kFrame / 4 && specs_awaited_ == 0) send_orders();
-  if (specs_sent_.insert(job).second) {
+  if (remember_spec(job)) {
     const auto add = [this](const JobMeta& known) {
       pb::SpecOrder& order = *orders().add_specs();
       order.set_job(known.job.value);
@@ -262,11 +264,15 @@ void WorkerSession::assign(queue::Assign& assign, const JobMetaPtr& meta) {
       add(*meta);
     } else {
       ++specs_awaited_;
-      s_.jobs->with(job, [weak = weak_from_this(), add](Result<JobMetaPtr> known) {
+      s_.jobs->with(job, [weak = weak_from_this(), job, add](Result<JobMetaPtr> known) {
         const auto self = weak.lock();
         if (self == nullptr || self->retired_) return;
-        if (known) add(**known);
         --self->specs_awaited_;
+        if (known) {
+          add(**known);
+        } else {
+          self->hand_back(job, known.error());
+        }
         self->flush();
       });
     }
@@ -284,6 +290,45 @@ void WorkerSession::assign(queue::Assign& assign, const JobMetaPtr& meta) {
   }
   out_bytes_ += bytes;
   ++out_items_;
+}
+
+// True: the worker is not known to have it. Counts as the worker does (its core forgets the least recently used).
+bool WorkerSession::remember_spec(JobNo job) {
+  if (const auto it = specs_sent_.find(job); it != specs_sent_.end()) {
+    specs_order_.splice(specs_order_.begin(), specs_order_, it->second);
+    return false;
+  }
+  specs_order_.push_front(job);
+  specs_sent_[job] = specs_order_.begin();
+  if (specs_sent_.size() > limits::kSpecsKept) forget_spec(specs_order_.back());
+  return true;
+}
+
+void WorkerSession::forget_spec(JobNo job) {
+  const auto it = specs_sent_.find(job);
+  if (it == specs_sent_.end()) return;
+  specs_order_.erase(it->second);
+  specs_sent_.erase(it);
+}
+
+// Its spec cannot be read now: what waits for it goes back to the queue instead of to the worker.
+void WorkerSession::hand_back(JobNo job, const Error& why) {
+  forget_spec(job);
+  queue::ReportCall call;
+  call.worker = number_;
+  auto& waiting = *orders().mutable_assign();
+  const auto first = std::stable_partition(waiting.pointer_begin(), waiting.pointer_end(), [job](const pb::Assignment* a) {
+    return TaskId{a->task()}.job() != job;
+  });
+  for (auto it = first; it != waiting.pointer_end(); ++it) {
+    const Fence fence{{(*it)->task()}, (*it)->attempt(), (*it)->epoch()};
+    held_.erase(fence.task);
+    call.returned.push_back(fence);
+    --out_items_;
+  }
+  waiting.DeleteSubrange(static_cast<int>(first - waiting.pointer_begin()), static_cast<int>(call.returned.size()));
+  spdlog::error("worker {}: {} tasks of job {} are not sent: {}", worker_id_, call.returned.size(), job.value, why.message);
+  if (!call.returned.empty()) s_.queue->report(std::move(call));
 }
 
 void WorkerSession::cancel(const queue::Order& order) {
@@ -409,6 +454,7 @@ void WorkerSession::message(std::string bytes, bool binary) {
 
 void WorkerSession::report(pb::WorkerReport& in) {
   if (number_.value == 0) return refuse({ErrorClass::invalid_argument, "A report before the Welcome."}, false);
+  if (in.draining()) drains_itself();  // before what it returns, which would come straight back
   if (in.logs_size() > 0) logs(in);
   for (const pb::Progress& p : in.progress()) {
     const auto it = held_.find({p.task()});
@@ -421,7 +467,8 @@ void WorkerSession::report(pb::WorkerReport& in) {
   for (const pb::Fence& fence : in.started()) {
     call.started.push_back(to_fence(fence));
     const auto it = held_.find({fence.task()});
-    if (it != held_.end() && it->second.attempt == fence.attempt()) it->second.started = true;
+    if (it == held_.end() || it->second.attempt != fence.attempt()) continue;
+    if (!std::exchange(it->second.started, true)) output_.started(call.started.back(), number_);
   }
   call.results.reserve(static_cast<std::size_t>(in.results_size()));
   for (pb::TaskResult& result : *in.mutable_results()) call.results.push_back(to_report(result, *s_.blobs));
@@ -429,6 +476,7 @@ void WorkerSession::report(pb::WorkerReport& in) {
     call.returned.push_back(to_fence(fence));
     const auto it = held_.find({fence.task()});
     if (it != held_.end() && it->second.attempt == fence.attempt()) held_.erase(it);
+    forget_spec(TaskId{fence.task()}.job());  // it may be for want of it
   }
   for (pb::Checkpoint& checkpoint : *in.mutable_checkpoints()) {
     const Fence fence{{checkpoint.task()}, checkpoint.attempt(), checkpoint.epoch()};
@@ -451,6 +499,11 @@ void WorkerSession::report(pb::WorkerReport& in) {
       call.window != 0) {
     s_.queue->report(std::move(call));
   }
+}
+
+void WorkerSession::drains_itself() {
+  draining_ = true;
+  s_.queue->drain(number_);
 }
 
 void WorkerSession::logs(pb::WorkerReport& in) {

@@ -2,6 +2,7 @@
 // worker id.
 #pragma once
 
+#include <list>
 #include <unordered_set>
 
 #include "server/socket.hpp"
@@ -71,6 +72,10 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   pb::WorkerOrders& orders() { return *out_.mutable_orders(); }
   void send_orders();
   void renew();
+  void drains_itself();
+  bool remember_spec(JobNo job);
+  void forget_spec(JobNo job);
+  void hand_back(JobNo job, const Error& why);
 
   WorkerSessions& owner_;
   Services& s_;
@@ -88,7 +93,8 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   bool told_queue_ = false;  // that it left for good
   Instant seen_{}, renewed_{}, spoke_{}, away_since_{};
   std::unordered_map<TaskId, Held> held_;
-  std::unordered_set<JobNo> specs_sent_;
+  std::list<JobNo> specs_order_;  // newest first
+  std::unordered_map<JobNo, std::list<JobNo>::iterator> specs_sent_;
   pb::Frame out_;  // orders of the delivery at hand
   std::size_t out_bytes_ = 0;
   std::size_t out_items_ = 0;

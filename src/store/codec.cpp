@@ -98,7 +98,7 @@ void pack_extra(const core::ResultBody& body, std::string& out) {
   text(traceback, body.traceback);
 }
 
-bool unpack_extra(std::string_view packed, bool with_texts, core::ResultBody& body) {
+bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody& body) {
   Unpacker u(packed);
   while (!u.done()) {
     switch (u.number()) {
@@ -109,8 +109,8 @@ bool unpack_extra(std::string_view packed, bool with_texts, core::ResultBody& bo
       case value_sha256: body.value_sha256 = u.bytes(); break;
       case files: body.files = u.bytes(); break;
       case blob: body.blobs.emplace_back(u.bytes()); break;
-      case message: with_texts ? void(body.message = u.bytes()) : void(u.bytes()); break;
-      case traceback: with_texts ? void(body.traceback = u.bytes()) : void(u.bytes()); break;
+      case message: body.message = u.bytes(); break;
+      case traceback: with_traceback ? void(body.traceback = u.bytes()) : void(u.bytes()); break;
       default: return false;
     }
   }

@@ -73,6 +73,6 @@ bool unpack_sizes(std::string_view packed, std::uint32_t count, std::vector<std:
 
 // Everything of a result but its inline value. Empty when there is nothing to say, which is the common case. `out` is replaced.
 void pack_extra(const core::ResultBody& body, std::string& out);
-bool unpack_extra(std::string_view packed, bool with_texts, core::ResultBody& body);
+bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody& body);
 
 }  // namespace grange::store

@@ -60,7 +60,7 @@ class SqliteLogs final : public LogStore {
     thread_.join();
   }
 
-  bool append(std::vector<LogLine> lines) override {
+  bool append(std::vector<LogLine>&& lines) override {
     if (lines.empty()) return true;
     Bytes bytes = 0;
     for (const LogLine& line : lines) bytes += line.data.size() + kLineOverhead;
@@ -72,6 +72,7 @@ class SqliteLogs final : public LogStore {
       queued_ += lines.size();
       appended_ += lines.size();
       for (LogLine& line : lines) queue_.push_back(std::move(line));
+      lines.clear();
     }
     wake_.notify_one();
     return true;

@@ -29,7 +29,7 @@ class LogStore {
  public:
   static Result<std::unique_ptr<LogStore>> open(const std::string& directory);
   virtual ~LogStore() = default;  // flushes
-  virtual bool append(std::vector<LogLine> lines) = 0;  // false: the queue is full, nothing was taken
+  virtual bool append(std::vector<LogLine>&& lines) = 0;  // false: the queue is full, nothing was taken
   virtual void flush() = 0;                             // until all that was appended can be read
   // Of one task (or of all of a job's, index nullopt), after cursor `after`, in order of arrival.
   virtual Result<std::vector<StoredLog>> read(JobNo job, std::optional<std::uint32_t> index, std::int64_t after, std::uint32_t limit) = 0;

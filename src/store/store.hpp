@@ -143,7 +143,7 @@ class Reader {
   virtual Result<std::string> spec(JobNo job) = 0;
   virtual Result<std::optional<core::JobHeader>> header(JobNo job) = 0;
   virtual Result<std::optional<core::ArgumentPage>> page(JobNo job, std::uint32_t index) = 0;  // the page that holds index
-  // Outcomes of one job, by index from `from` (inclusive), at most `limit`. with_values false: bodies without value, message and traceback.
+  // Outcomes of one job, by index from `from` (inclusive), at most `limit`. with_values false: bodies without value and traceback.
   virtual Result<std::vector<OutcomeRow>> outcomes(JobNo job, std::uint32_t from, std::uint32_t limit, bool with_values) = 0;
   virtual Result<std::vector<std::uint32_t>> failed_indices(JobNo job) = 0;
   virtual Result<std::vector<std::uint32_t>> cancelled_indices(JobNo job) = 0;  // those with an outcome; ascending, both

@@ -202,7 +202,8 @@ TEST(Store, ListsOutcomesByPageAndWithoutValues) {
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[0].task.index(), 4u);
   EXPECT_EQ(rows[1].task.index(), 6u);
-  EXPECT_EQ(rows[0].body.value + rows[0].body.message + rows[0].body.traceback, "");
+  EXPECT_EQ(rows[0].body.value + rows[0].body.traceback, "");
+  EXPECT_EQ(rows[0].body.message, "m") << "why it failed is always told";
   EXPECT_EQ(rows[0].body.exit_code, -1);
   EXPECT_EQ((*reader->outcomes({4}, 18, 100, true)).at(0).body.traceback, "t");
   EXPECT_EQ((*reader->outcomes({3}, 0, 100, true)).size(), 0u);

@@ -5,6 +5,8 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/stream_parser.hpp>
+#include <cmath>
+#include <iterator>
 
 #include "base/limits.hpp"
 
@@ -287,6 +289,56 @@ Result<JsonProgress> read_progress(const JsonMessage& message) {
 
 std::string quoted(std::string_view text) {
   return json::serialize(json::string_view(text.data(), text.size()));
+}
+
+namespace {
+
+void write_text(const json::value& value, bool data, std::string& out) {
+  switch (value.kind()) {
+    case json::kind::double_: {
+      const double number = value.get_double();
+      if (!std::isfinite(number)) {
+        out += "null";
+        return;
+      }
+      const std::size_t from = out.size();
+      fmt::format_to(std::back_inserter(out), "{}", number);
+      if (data && out.find_first_of(".e", from) == std::string::npos) out += ".0";
+      return;
+    }
+    case json::kind::object: {
+      char before = '{';
+      for (const auto& member : value.get_object()) {
+        out += before;
+        out += quoted(member.key());
+        out += ':';
+        write_text(member.value(), data || member.key() == "value", out);
+        before = ',';
+      }
+      out += before == '{' ? "{}" : "}";
+      return;
+    }
+    case json::kind::array: {
+      char before = '[';
+      for (const json::value& element : value.get_array()) {
+        out += before;
+        write_text(element, data, out);
+        before = ',';
+      }
+      out += before == '[' ? "[]" : "]";
+      return;
+    }
+    default:
+      out += json::serialize(value);
+  }
+}
+
+}  // namespace
+
+std::string json_text(const json::value& value) {
+  std::string out;
+  write_text(value, false, out);
+  return out;
 }
 
 std::string json_frame(std::string_view type, std::string_view job_id, std::string_view worker_id,

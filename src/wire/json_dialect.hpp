@@ -91,5 +91,7 @@ struct JsonAssign {
 };
 std::string json_assign(const JsonAssign& assign);
 std::string quoted(std::string_view text);  // as a JSON string
+// Numbers as people write them: 0, 9.713. What stands under "value" is somebody's data: there 1.0 stays 1.0.
+std::string json_text(const json::value& value);
 
 }  // namespace grange::wire

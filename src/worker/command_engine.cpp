@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "worker/process.hpp"
@@ -145,7 +146,7 @@ class CommandEngine final : public Engine {
     on_disk(
         task,
         [task, folder = task->folder]() -> Result<> {
-          if (auto made = make_folder(folder); !made) return made;
+          if (auto made = make_empty_folder(folder); !made) return made;
           const auto& files = task->run.job->spec.command().files_in();
           for (int i = 0; i < files.size(); ++i) {
             auto put = put_in(folder, files[i].path(), task->sources[static_cast<std::size_t>(i)], files[i].mode());
@@ -170,10 +171,16 @@ class CommandEngine final : public Engine {
       end(task, failure(pb::FAILURE_REFUSED, "The task's argument holds a NUL byte; a command cannot take it.", true));
       return;
     }
+    if (spec.shell() && run.args.size() >= kArgInEnv && std::any_of(spec.argv().begin(), spec.argv().end(), names_argument)) {
+      end(task, failure(pb::FAILURE_REFUSED,
+                        "The task's argument has " + std::to_string(run.args.size()) + " bytes; {} in a script takes less than " +
+                            std::to_string(kArgInEnv) + ". Send it as a file (files_in).", true));
+      return;
+    }
     ProcessSpec child;
     std::string path = options_.path;
     child.env = {"HOME=" + task->folder, "TMPDIR=" + task->folder, "LANG=C.UTF-8", "GRANGE_JOB_ID=" + run.job->id, "GRANGE_TASK_INDEX=" + index,
-                 "GRANGE_TASK_ID=" + run.job->id + "/" + index, "GRANGE_ATTEMPT=" + std::to_string(run.fence.attempt)};
+                 "GRANGE_TASK_ID=" + run.job->id + "/" + index, "GRANGE_ATTEMPT=" + std::to_string(run.fence.attempt), "GRANGE_URL=" + options_.server_url};
     if (run.args.size() < kArgInEnv) child.env.push_back("GRANGE_ARG=" + run.args);
     for (const auto& [name, value] : spec.env()) {
       if (name == "PATH") {
@@ -184,7 +191,9 @@ class CommandEngine final : public Engine {
       child.env.push_back(name + "=" + value);
     }
     child.env.push_back("PATH=" + path);
-    for (const std::string& word : spec.argv()) child.argv.push_back(substitute(word, run.args, index));
+    for (const std::string& word : spec.argv()) {
+      child.argv.push_back(spec.shell() ? shell_substitute(word, index) : substitute(word, run.args, index));
+    }
     if (spec.shell()) child.argv.insert(child.argv.begin(), {"/bin/sh", "-c"});
     const auto program = find_program(child.argv[0], path, task->folder);
     if (!program) {

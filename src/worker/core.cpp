@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 #include "base/assert.hpp"
 
@@ -55,7 +56,9 @@ void WorkerCore::step(const Event& event, Instant now, Effects& effects) {
   }
   pump(now, effects);
   count_window();
-  if (!results_unsaid_.empty() || !starts_unsaid_.empty() || !returns_unsaid_.empty() || window_ != window_told_) effects.report = true;
+  if (!results_unsaid_.empty() || !starts_unsaid_.empty() || !returns_unsaid_.empty() || window_ != window_told_ || drain_unsaid_) {
+    effects.report = true;
+  }
   if (drained()) effects.drained = true;
 }
 
@@ -63,7 +66,7 @@ void WorkerCore::orders(pb::WorkerOrders& orders, Instant now, Effects& effects)
   for (const pb::SpecOrder& spec : orders.specs()) {
     auto info = std::make_shared<JobInfo>(read_job(spec));
     info->need_class = line_of(info->need);
-    jobs_[spec.job()] = std::move(info);
+    jobs_[spec.job()] = {std::move(info), next_order_};
   }
   for (const pb::ResultAck& ack : orders.acks()) {
     const auto it = held_.find(TaskId{ack.task()});
@@ -76,6 +79,7 @@ void WorkerCore::orders(pb::WorkerOrders& orders, Instant now, Effects& effects)
     if (it != held_.end() && it->second.state == State::waiting) return_waiting(it->second, effects);
   }
   if (orders.drain()) start_drain(effects);
+  forget_specs();
 }
 
 void WorkerCore::assign(pb::Assignment& order, Instant now, Effects& effects) {
@@ -96,18 +100,17 @@ void WorkerCore::assign(pb::Assignment& order, Instant now, Effects& effects) {
     returns_unsaid_.push_back(fence);
     return;
   }
+  const auto job = jobs_.find(fence.task.job().value);
+  if (job == jobs_.end()) {  // forgotten, or never told: the server sends the spec with the next one
+    returns_unsaid_.push_back(fence);
+    return;
+  }
   Held& held = held_[fence.task];
   held.fence = fence;
   held.arrived = now;
   held.order = next_order_++;
-  const auto job = jobs_.find(fence.task.job().value);
-  if (job == jobs_.end()) {
-    ++waiting_;
-    finish_failed(held, pb::FAILURE_REFUSED, "The worker was not told what job " + std::to_string(fence.task.job().value) + " is.", true, now,
-                  effects);
-    return;
-  }
-  held.job = job->second;
+  held.job = job->second.info;
+  job->second.used = held.order;
   held.run.fence = fence;
   held.run.job = held.job;
   held.run.args = std::move(*order.mutable_args());
@@ -146,6 +149,22 @@ void WorkerCore::cancel(const pb::CancelOrder& order, Instant now, Effects& effe
   } else {
     stop_softly(held, now, effects);
   }
+}
+
+// Specs of jobs that nothing is held of go, but for the most recently used. The server keeps count alike; should it
+// still think that one is here, the assignment is returned.
+void WorkerCore::forget_specs() {
+  if (jobs_.size() < forget_at_) return;
+  std::vector<std::pair<std::uint64_t, std::uint32_t>> idle;
+  for (const auto& [job, spec] : jobs_) {
+    if (spec.info.use_count() == 1) idle.emplace_back(spec.used, job);
+  }
+  if (idle.size() > limits::kSpecsKept) {
+    std::sort(idle.begin(), idle.end());
+    idle.resize(idle.size() - limits::kSpecsKept);
+    for (const auto& [used, job] : idle) jobs_.erase(job);
+  }
+  forget_at_ = jobs_.size() + limits::kSpecsKept;  // not at every order: a look costs as much as there are jobs
 }
 
 void WorkerCore::welcomed(const pb::Welcome& welcome, Effects& effects) {
@@ -221,7 +240,7 @@ void WorkerCore::tick(Instant now, Effects& effects) {
 
 void WorkerCore::start_drain(Effects& effects) {
   if (draining_) return;
-  draining_ = true;
+  draining_ = drain_unsaid_ = true;
   std::vector<Held*> waiting;
   for (auto& [task, held] : held_) {
     if (held.state == State::waiting) waiting.push_back(&held);
@@ -453,6 +472,7 @@ bool WorkerCore::take_report(pb::WorkerReport& out, Bytes limit) {
   starts_unsaid_.clear();
   for (const Fence& fence : returns_unsaid_) fill(*out.add_returned(), fence);
   returns_unsaid_.clear();
+  if (std::exchange(drain_unsaid_, false)) out.set_draining(true);
   if (window_ != window_told_) {
     out.set_window(window_);
     window_told_ = window_;

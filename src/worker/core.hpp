@@ -79,6 +79,7 @@ class WorkerCore {
   std::uint32_t waiting() const { return waiting_; }
   std::size_t held() const { return held_.size(); }
   std::size_t stopping() const { return stopping_.size(); }
+  std::size_t specs() const { return jobs_.size(); }
   bool draining() const { return draining_; }
   bool drained() const { return draining_ && held_.empty() && stopping_.empty() && returns_unsaid_.empty(); }
   std::uint64_t ended() const { return ended_; }
@@ -115,6 +116,10 @@ class WorkerCore {
     Held* tail = nullptr;
     bool active = false;
   };
+  struct Spec {
+    std::shared_ptr<const JobInfo> info;
+    std::uint64_t used = 0;  // order of its last assignment
+  };
   struct Stopping { TaskId task; Attempt attempt = 0; Allocator::Ticket ticket = 0; };
   enum class DueKind : std::uint8_t { sleep_over, time_over, patience_over };
   struct Due {
@@ -132,6 +137,7 @@ class WorkerCore {
   void ended(const AttemptEnded& event, Instant now, Effects& effects);
   void tick(Instant now, Effects& effects);
   void start_drain(Effects& effects);
+  void forget_specs();
   void pump(Instant now, Effects& effects);
   void start(Held& held, Instant now, Effects& effects);
   void finish(Held& held, pb::TaskResult* result, Instant now, Effects& effects);
@@ -154,7 +160,8 @@ class WorkerCore {
   Allocator allocator_;
   std::unordered_map<TaskId, Held> held_;
   std::vector<Stopping> stopping_;
-  std::unordered_map<std::uint32_t, std::shared_ptr<const JobInfo>> jobs_;
+  std::unordered_map<std::uint32_t, Spec> jobs_;
+  std::size_t forget_at_ = 2 * limits::kSpecsKept;
   std::vector<Line> lines_;
   std::vector<std::size_t> active_;  // lines with someone in them
   std::vector<Due> due_;             // a heap, soonest first; those of ended attempts are swept out now and then
@@ -166,7 +173,7 @@ class WorkerCore {
   std::uint64_t ended_ = 0, failed_ = 0;
   double mean_us_ = -1;  // < 0: nothing measured yet
   std::uint32_t window_ = 1, window_told_ = 0;
-  bool draining_ = false;
+  bool draining_ = false, drain_unsaid_ = false;
 };
 
 // The window for a mean run time (< 0: unknown): slots, and a backlog that lasts about 50 ms.

@@ -85,17 +85,73 @@ TEST(WorkerCore, NoopEndsAtOnceAndIsKeptUntilAcknowledged) {
   EXPECT_EQ(b.core.held(), 0u);
 }
 
-TEST(WorkerCore, UnknownEngineAndUnknownJobAreRefusedForGood) {
+TEST(WorkerCore, AnUnknownEngineIsRefusedForGood) {
   Bench b;
   b.assign(kWrong, 0);
+  const auto report = b.report();
+  ASSERT_EQ(report.results_size(), 1);
+  EXPECT_EQ(report.results(0).failure(), pb::FAILURE_REFUSED);
+  EXPECT_TRUE(report.results(0).permanent());
+  EXPECT_FALSE(report.results(0).message().empty());
+}
+
+TEST(WorkerCore, ATaskOfAnUnknownJobIsReturnedAndRunsOnceTheSpecIsHere) {
+  Bench b;
   b.assign(77, 0);
   const auto report = b.report();
-  ASSERT_EQ(report.results_size(), 2);
-  for (const auto& r : report.results()) {
-    EXPECT_EQ(r.failure(), pb::FAILURE_REFUSED);
-    EXPECT_TRUE(r.permanent());
-    EXPECT_FALSE(r.message().empty());
+  EXPECT_EQ(report.results_size(), 0);
+  ASSERT_EQ(report.returned_size(), 1);
+  EXPECT_EQ(report.returned(0).task(), TaskId::of(JobNo{77}, 0).packed);
+  EXPECT_EQ(b.core.held(), 0u);
+}
+
+TEST(WorkerCore, SpecsOfJobsWithoutTasksAreForgottenTheLeastRecentlyUsedFirst) {
+  Bench b;
+  const auto run = [&](std::uint32_t job, const char* op) {
+    pb::WorkerOrders orders;
+    pb::SpecOrder& order = *orders.add_specs();
+    order.set_job(job);
+    order.mutable_spec()->set_engine("builtin");
+    order.mutable_spec()->mutable_builtin()->set_op(op);
+    order.mutable_spec()->mutable_builtin()->set_ms(1'000'000);
+    pb::Assignment& a = *orders.add_assign();
+    a.set_task(TaskId::of(JobNo{job}, 0).packed);
+    a.set_attempt(1);
+    b.step(OrdersArrived{&orders});
+    const auto report = b.report();
+    for (const auto& result : report.results()) b.ack(result);
+  };
+  run(100, "sleep");  // and goes on
+  constexpr auto kKept = static_cast<std::uint32_t>(limits::kSpecsKept);
+  for (std::uint32_t job = 101; job <= 101 + 10 * kKept; ++job) {
+    run(job, "noop");
+    if (job % kKept == 0) {
+      b.assign(101, job);  // used now and then
+      const auto said = b.report();
+      for (const auto& result : said.results()) b.ack(result);
+    }
+    ASSERT_LE(b.core.specs(), 2 * kKept + 2);
   }
+  ASSERT_EQ(b.core.held(), 1u);
+  b.assign(100, 1);  // its other task runs
+  EXPECT_EQ(b.report().returned_size(), 0);
+  b.assign(101, 1);
+  EXPECT_EQ(b.report().returned_size(), 0);
+  b.assign(101 + 10 * kKept, 1);
+  EXPECT_EQ(b.report().returned_size(), 0);
+  b.assign(102, 1);
+  EXPECT_EQ(b.report().returned_size(), 1);
+}
+
+TEST(WorkerCore, DrainingIsSaidOnce) {
+  Bench b;
+  b.assign(kCommand, 0);
+  EXPECT_FALSE(b.report().draining());
+  b.effects.clear();
+  b.step(DrainAsked{});
+  EXPECT_TRUE(b.effects.report);
+  EXPECT_TRUE(b.report().draining());
+  EXPECT_FALSE(b.report().draining());
 }
 
 TEST(WorkerCore, WithoutPythonItsTasksGoElsewhere) {

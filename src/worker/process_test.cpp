@@ -179,7 +179,7 @@ TEST(Guardian, NothingOutlivesAKilledWorker) {
 
 TEST(TaskFolder, LinksAreNotFollowed) {
   const std::string dir = testing::TempDir() + "grange_folder_" + std::to_string(::getpid());
-  ASSERT_TRUE(make_folder(dir));
+  ASSERT_TRUE(make_empty_folder(dir));
   std::filesystem::create_symlink("/etc/passwd", dir + "/link");
   std::filesystem::create_symlink("/etc", dir + "/etc");
   EXPECT_FALSE(take_out(dir, "link"));
@@ -196,6 +196,52 @@ TEST(TaskFolder, LinksAreNotFollowed) {
 TEST(TaskFolder, SubstitutesOnce) {
   EXPECT_EQ(substitute("a{}b{index}{}", "{index}", "7"), "a{index}b7{index}");
   EXPECT_EQ(substitute("{x}", "1", "2"), "{x}");
+}
+
+// What /bin/sh prints for a script with this argument.
+std::string printed(const std::string& script, const std::string& argument) {
+  const std::string text = shell_substitute(script, "7");
+  int ends[2];
+  EXPECT_EQ(pipe(ends), 0);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    dup2(ends[1], STDOUT_FILENO);
+    const std::string set = "GRANGE_ARG=" + argument;
+    const char* env[] = {"PATH=/usr/bin:/bin", set.c_str(), nullptr};
+    const char* argv[] = {"sh", "-c", text.c_str(), nullptr};
+    execve("/bin/sh", const_cast<char**>(argv), const_cast<char**>(env));
+    _exit(127);
+  }
+  close(ends[1]);
+  std::string out;
+  char buffer[4096];
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) out.append(buffer, static_cast<std::size_t>(n));
+  close(ends[0]);
+  waitpid(pid, nullptr, 0);
+  return out;
+}
+
+TEST(ShellSubstitute, AnArgumentIsNeverCode) {
+  for (const std::string hostile :
+       {"$(echo gone)", "`echo gone`", "'; echo gone; '", "\"; echo gone; \"", "a  b", "*", "\\", "\\'", "'", "\"", "-n $HOME", "\n#", "{index}",
+        "{}", "'$(echo gone)'", "\"$(echo gone)\"", "${HOME}", "!!", "", "; echo gone #", "\xff\xfe"}) {
+    for (const char* script : {"printf %s {}", "printf %s \"{}\"", "printf %s '{}'", "printf %s \"$(printf %s {}x)\"", "printf %s \"`printf %s {}x`\"",
+                               "printf %s \"$(printf %s \"{}\"x)\"", "(printf %s {}) # don't {}", "# it's {}\nprintf %s {}",
+                               "printf %s \\'{} | tail -c +2", "case a in a) printf %s {};; esac"}) {
+      std::string out = printed(script, hostile);
+      if (std::string(script).find("}x") != std::string::npos || std::string(script).find("\"x)") != std::string::npos) {
+        ASSERT_FALSE(out.empty()) << script;
+        out.pop_back();
+      }
+      EXPECT_EQ(out, hostile) << script;
+    }
+    // Where the place is misjudged, text may come out in quotes, but nothing of it runs.
+    const std::string here = printed("cat <<END\n{}\nEND\n", hostile);
+    EXPECT_EQ(here, "\"" + hostile + "\"\n");
+  }
+  EXPECT_EQ(printed("printf %s a'b {} c'd\"e {} f\"g{}h", "1  2"), "ab 1  2 cde 1  2 fg1  2h");
+  EXPECT_EQ(printed("echo $(( {} * 2 )) {index} \"{index}\"", "21"), "42 7 7\n");
+  EXPECT_EQ(printed("index=x; echo ${index}", ""), "x\n") << "the shell's own";
 }
 
 }  // namespace

@@ -107,6 +107,8 @@ class Python final : public PythonEngine {
         slot.executor->process().signal(SIGKILL);
         slot.executor->resume();  // output that nobody takes must not hold up its end
       } else {
+        // The slot stays with its job until the executor has answered for it, and the executor ignores the signal when it
+        // comes after the function's end: the next task does not feel it.
         slot.executor->process().signal_leader(SIGINT);
       }
       return;
@@ -220,7 +222,7 @@ class Python final : public PythonEngine {
   void launch(Slot& slot) {
     if (closing_ || !status_.off.empty()) return;
     const std::string folder = options_.folder + "/" + std::to_string(slot.at);
-    if (auto made = make_folder(folder); !made) {
+    if (auto made = make_empty_folder(folder); !made) {
       start_failed(slot, made.error().message);
       return;
     }
@@ -228,7 +230,7 @@ class Python final : public PythonEngine {
     spec.program = options_.interpreter;
     spec.argv = {options_.interpreter, "-m", "grange.runner"};
     spec.env = {"PATH=" + options_.path, "HOME=" + options_.home, "LANG=C.UTF-8", "TMPDIR=" + folder, "GRANGE_EXECUTOR_FD=3",
-                "OMP_NUM_THREADS=1", "PYTHONUNBUFFERED=1"};
+                "OMP_NUM_THREADS=1", "PYTHONUNBUFFERED=1", "GRANGE_URL=" + options_.server_url};
     if (!options_.python_path.empty()) spec.env.push_back("PYTHONPATH=" + options_.python_path);
     spec.folder = folder;
     slot.codes = CodeMirror{};
@@ -330,9 +332,14 @@ class Python final : public PythonEngine {
     }
     *result.mutable_value() = std::move(end_message.value);
     slot.job.reset();
-    slot.state = State::idle;
     ++slot.tasks;
-    if (worn(slot)) recycle(slot);
+    if (slot.killed) {
+      slot.state = State::leaving;  // it answered just before its end, and takes nothing more
+    } else if (worn(slot)) {
+      recycle(slot);
+    } else {
+      slot.state = State::idle;
+    }
     deliver(job, std::move(result));
     dispatch();
   }

@@ -11,6 +11,7 @@ namespace grange::worker {
 
 struct PythonOptions {
   std::string interpreter, python_path;
+  std::string server_url;                // GRANGE_URL of the executors: a task may use its own farm
   std::string folder;                    // DATA/executors
   std::string path, home;
   std::uint32_t slots = 1;

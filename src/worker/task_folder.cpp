@@ -23,7 +23,7 @@ Error io(const std::string& what, int error) { return Error{ErrorClass::io, what
 constexpr std::size_t kBuffer = 1 << 18;
 }  // namespace
 
-Result<> make_folder(const std::string& folder) {
+Result<> make_empty_folder(const std::string& folder) {
   std::error_code error;
   fs::remove_all(folder, error);
   fs::create_directories(fs::path(folder).parent_path(), error);
@@ -123,5 +123,103 @@ std::string substitute(std::string_view text, std::string_view argument, std::st
   }
   return out;
 }
+
+namespace {
+
+// Where in a script the shell is: enough of its grammar to know which quotes are open.
+class ShellPlace {
+ public:
+  enum class In { bare, single, twice, arithmetic };  // twice: "..."
+  In in() const { return open_.back() == '\'' ? In::single : open_.back() == '"' ? In::twice : open_.back() == 'a' ? In::arithmetic : In::bare; }
+
+  // How many characters at the front of `rest` belong together; `rest` is not empty.
+  std::size_t step(std::string_view rest) {
+    const char c = rest.front();
+    const char before = std::exchange(before_, c);
+    if (comment_) {
+      comment_ = c != '\n';
+      return 1;
+    }
+    if (open_.back() == '\'') {
+      if (c == '\'') open_.pop_back();
+      return 1;
+    }
+    if (c == '\\' && rest.size() > 1) {
+      before_ = 'x';
+      return 2;
+    }
+    if (rest.substr(0, 3) == "$((") {
+      open_ += "aa";
+      return 3;
+    }
+    if (rest.substr(0, 2) == "$(") {
+      open_ += ')';
+      return 2;
+    }
+    if (c == '`') {
+      if (open_.back() == '`') {
+        open_.pop_back();
+      } else {
+        open_ += '`';
+      }
+      return 1;
+    }
+    if (c == '"') {
+      if (open_.back() == '"') {
+        open_.pop_back();
+      } else {
+        open_ += '"';
+      }
+      return 1;
+    }
+    if (open_.back() == '"') return 1;
+    if (c == '\'') open_ += '\'';
+    if (c == '(') open_ += open_.back() == 'a' ? 'a' : ')';
+    if (c == ')' && (open_.back() == ')' || open_.back() == 'a')) open_.pop_back();
+    if (c == '#' && in() == In::bare && (before == '\n' || before == ' ' || before == '\t' || before == ';')) comment_ = true;
+    return 1;
+  }
+
+ private:
+  std::string open_ = ".";  // innermost last: ' " ` ) and a for each parenthesis of $((...))
+  char before_ = '\n';
+  bool comment_ = false;
+};
+
+}  // namespace
+
+std::string shell_substitute(std::string_view script, std::string_view index) {
+  constexpr std::string_view kArgument = "{}", kIndex = "{index}";
+  std::string out;
+  ShellPlace place;
+  while (!script.empty()) {
+    const bool shells_own = !out.empty() && out.back() == '$';
+    if (!shells_own && script.substr(0, kArgument.size()) == kArgument) {
+      switch (place.in()) {
+        case ShellPlace::In::bare:
+          out += "\"${GRANGE_ARG}\"";
+          break;
+        case ShellPlace::In::single:
+          out += "'\"${GRANGE_ARG}\"'";
+          break;
+        case ShellPlace::In::twice:
+        case ShellPlace::In::arithmetic:
+          out += "${GRANGE_ARG}";
+          break;
+      }
+      script.remove_prefix(kArgument.size());
+    } else if (!shells_own && script.substr(0, kIndex.size()) == kIndex) {
+      out += index;
+      script.remove_prefix(kIndex.size());
+    } else {
+      const std::size_t size = place.step(script);
+      out += script.substr(0, size);
+      script.remove_prefix(size);
+    }
+  }
+  return out;
+}
+
+bool names_argument(std::string_view script) { return script.find("{}") != std::string_view::npos; }
 
 }  // namespace grange::worker

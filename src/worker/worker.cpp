@@ -65,7 +65,7 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     blob_options.token = options.token;
     blob_options.folder = data.cache();
     blobs = std::make_unique<Blobs>(loop, blob_options, seed());
-    commands = make_command_engine(loop, *this, *blobs, guardian.get(), {data.tasks(), environment("PATH", kPath)});
+    commands = make_command_engine(loop, *this, *blobs, guardian.get(), {data.tasks(), environment("PATH", kPath), options.server_url});
     net::LinkOptions link;
     if (!dialer) {
       std::map<std::string, std::string> headers;
@@ -88,6 +88,7 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
 
   void start_python() {
     PythonOptions o;
+    o.server_url = options.server_url;
     o.interpreter = python_check.interpreter;
     o.python_path = options.python_path;
     o.folder = data.executors();
@@ -129,6 +130,10 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
       effects.report = effects.report || now.report;
       for (Run& run : now.start) {
         const Kind kind = run.job->kind;
+        if (run.has_checkpoint) {
+          log(run.fence.task, run.fence.attempt, pb::STREAM_SYSTEM,
+              "attempt " + std::to_string(run.fence.attempt) + " resumes from the checkpoint of an earlier attempt\n");
+        }
         if (kind == Kind::command) {
           commands->run(std::move(run));
         } else if (python) {
@@ -265,6 +270,7 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     hello.set_worker_id(data.worker_id);
     hello.set_name(name());
     hello.set_window(core->window());
+    hello.set_draining(core->draining());
     core->list_held(*hello.mutable_held());
     pb::Manifest& m = *hello.mutable_manifest();
     m.set_hostname(resources.hostname);

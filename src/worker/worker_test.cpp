@@ -32,8 +32,8 @@ struct ScriptedServer {
   std::vector<pb::Hello> hellos;
   std::vector<pb::TaskResult> results;
   std::vector<pb::Fence> started, returned;
-  std::string logs, goodbye;
-  int heartbeats = 0;
+  std::string logs, system_logs, goodbye;
+  int heartbeats = 0, drainings = 0;
   bool resume = true, acks = true;
   std::vector<pb::Held> refuse;
   std::string dir = testing::TempDir() + "grange_worker_" + random_id(6);
@@ -93,7 +93,8 @@ struct ScriptedServer {
     if (!frame.has_report()) return;
     for (const auto& f : frame.report().started()) started.push_back(f);
     for (const auto& f : frame.report().returned()) returned.push_back(f);
-    for (const auto& l : frame.report().logs()) logs += l.data();
+    for (const auto& l : frame.report().logs()) (l.stream() == pb::STREAM_SYSTEM ? system_logs : logs) += l.data();
+    if (frame.report().draining()) ++drainings;
     pb::WorkerOrders orders;
     for (const auto& r : frame.report().results()) {
       results.push_back(r);
@@ -291,6 +292,39 @@ TEST(Worker, DrainFinishesReturnsAndSaysGoodbye) {
   EXPECT_EQ(s.results.size(), 2u);
   EXPECT_EQ(s.returned.size(), 2u);
   EXPECT_EQ(s.goodbye, "drained");
+}
+
+TEST(Worker, ADrainingWorkerSaysSoAtOnceAndInEveryHello) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  EXPECT_FALSE(s.hellos[0].worker().draining());
+  pb::WorkerOrders orders;
+  shell_job(orders, 1, "sleep 1000");
+  assign(orders, 1, 0);
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.worker->status().running == 1; }));
+  EXPECT_EQ(s.drainings, 0);
+  s.worker->drain([] {});
+  ASSERT_TRUE(s.until([&] { return s.drainings > 0; }));
+  s.cut();
+  ASSERT_TRUE(s.until([&] { return s.hellos.size() == 2; }));
+  EXPECT_TRUE(s.hellos[1].worker().draining());
+  EXPECT_EQ(s.drainings, 1) << "once is enough";
+}
+
+TEST(Worker, AnAttemptThatResumesFromACheckpointSaysSo) {
+  ScriptedServer s;
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  shell_job(orders, 1, "true");
+  assign(orders, 1, 0);
+  pb::Assignment& again = assign(orders, 1, 1);
+  again.set_attempt(3);
+  again.set_has_checkpoint(true);
+  again.set_checkpoint("state");
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.results.size() == 2; }));
+  EXPECT_EQ(s.system_logs, "attempt 3 resumes from the checkpoint of an earlier attempt\n");
 }
 
 TEST(Worker, OneWorkerADataFolder) {

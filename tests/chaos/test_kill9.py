@@ -1,4 +1,5 @@
-"""kill -9 of the server and of workers at random moments, seeded: nothing accepted is lost, nothing is accepted twice."""
+"""kill -9 of the server and of workers at random moments, seeded: nothing accepted is lost, nothing is accepted
+twice."""
 
 import json
 import os
@@ -7,16 +8,14 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
 
-import pytest
-
 import grange
+import pytest
+from farm_process import binary, end, environment
 
-BINARY = os.environ.get("GRANGE_BINARY", "build/release/grange")
 TASKS = 20_000
 KILLS = 5
 
@@ -35,23 +34,15 @@ class Process:
         self.start()
 
     def start(self):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("GRANGE_")}
-        env["GRANGE_PYTHON"] = sys.executable
         with open(self.log, "ab") as log:
-            self.popen = subprocess.Popen(self.argv, stdout=log, stderr=log, env=env)
+            self.popen = subprocess.Popen(self.argv, stdout=log, stderr=log, env=environment())
 
     def kill9(self):
         os.kill(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
 
     def stop(self):
-        if self.popen.poll() is None:
-            self.popen.terminate()
-            try:
-                self.popen.wait(20)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-                self.popen.wait()
+        end(self.popen)
 
 
 class Farm:
@@ -61,11 +52,11 @@ class Farm:
         self.data = folder / "server"
         self.log = folder / "log"
         self.server = Process(
-            [BINARY, "server", "--port", str(self.port), "--ws-port", "0", "--data", str(self.data)], self.log
+            [binary(), "server", "--port", str(self.port), "--ws-port", "0", "--data", str(self.data)], self.log
         )
         self.workers = [
             Process(
-                [BINARY, "worker", "--server", self.url, "--name", f"w{i}", "--slots", "1", "--health-port", "0",
+                [binary(), "worker", "--server", self.url, "--name", f"w{i}", "--slots", "1", "--health-port", "0",
                  "--data", str(folder / f"worker{i}")],
                 self.log,
             )
@@ -117,7 +108,7 @@ def test_kill9_of_server_and_workers(farm):
     def run():
         try:
             results.extend(client.map(short, range(TASKS), retries=5, progress=False))
-        except BaseException as error:  # noqa: BLE001 - reported by the test's own thread
+        except BaseException as error:  # reported by the test's own thread
             failure.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -176,7 +167,8 @@ def test_kill9_of_server_and_workers(farm):
         jobs = dict(db.execute("SELECT no, count FROM jobs").fetchall())
         for no, count in jobs.items():
             low, high = no << 32, (no + 1) << 32
-            rows = db.execute("SELECT count(*), count(DISTINCT task) FROM outcomes WHERE task >= ? AND task < ?", (low, high))
+            query = "SELECT count(*), count(DISTINCT task) FROM outcomes WHERE task >= ? AND task < ?"
+            rows = db.execute(query, (low, high))
             assert rows.fetchone() == (count, count), f"job {no}: one outcome a task"
 
 

@@ -82,8 +82,29 @@ def test_run_detach_and_timeout(farm):
     job = farm("run", "--detach", "--", "echo", "later").stdout.strip()
     farm("wait", job, "--timeout", "20")
     assert farm("results", job).stdout == "later\n"
-    done = farm("run", "--timeout", "200ms", "--", "sleep", "60", code=1)
+    done = farm("run", "--timeout", "200ms", "--", "sleep", "60", code=124)
     assert "time" in done.stderr.lower()
+
+
+def test_run_takes_files_there_and_back(farm, tmp_path):
+    (tmp_path / "in.txt").write_text("hello\n")
+    (farm.folder / "near.txt").write_text("near\n")
+    out = farm("run", "--in", str(tmp_path / "in.txt"), "--in", "near.txt", "--out", "made/out.txt", "--", "sh", "-c",
+               "ls; mkdir made; cat in.txt near.txt > made/out.txt")  # fmt: skip
+    assert out.stdout == "in.txt\nnear.txt\n"
+    assert (farm.folder / "made" / "out.txt").read_text() == "hello\nnear\n"
+    assert "none.bin" in farm("run", "--in", "none.bin", "--", "true", code=2).stderr
+    assert "../up" in farm("run", "--out", "../up", "--", "true", code=2).stderr
+    assert "gone.txt" in farm("run", "--out", "gone.txt", "--", "true", code=1).stderr
+    assert "empty folder" in farm("run", "--help").stdout
+
+
+def test_run_takes_what_is_piped_in(farm):
+    assert farm("run", "--", "tr", "a-z", "A-Z", stdin="two\nlines\n").stdout == "TWO\nLINES\n"
+    assert farm("run", "--no-stdin", "--", "cat", stdin="nothing").stdout == ""
+    assert "256 KiB" in farm("run", "--", "cat", stdin="x" * 262_145, code=2).stderr
+    assert len(farm("run", "--", "cat", stdin="x" * 262_144).stdout) == 262_144
+    assert "UTF-8" in farm("run", "--", "cat", stdin="a\0b", code=2).stderr
 
 
 # ------------------------------------------------------------------------------------------------------------- submit
@@ -117,6 +138,49 @@ def test_submit_follow_shows_output(farm):
     done = farm("submit", "-", "--follow", stdin='script = "echo from {}"\nargs = ["x", "y"]\n')
     lines = sorted(done.stdout.splitlines()[1:])
     assert lines == ["[0] from x", "[1] from y"]
+
+
+def test_an_argument_is_never_code(farm):
+    hostile = "it's $(echo gone) `echo gone` \"; echo gone; \" *"
+    job = farm.submit(json.dumps({"script": "printf '%s\\n' {} \"{}\" '{}' \"$GRANGE_ARG\"", "args": [hostile]}), "--wait")
+    assert farm("results", job).stdout == f"{hostile}\n" * 4
+
+
+def test_failed_tasks_say_why(farm):
+    job = farm.submit('script = "echo no such disk >&2; exit 3"\nretries = 0\ncount = 2\n')
+    farm("wait", job, code=1)
+    assert "exit code 3: no such disk" in farm("tasks", job).stdout
+    assert farm("jobs", job).stdout.count("exit code 3: no such disk") == 2
+    shown = farm("jobs", "show", f"{job}/1").stdout
+    assert f"task       {job}/1" in shown and "exit code 3: no such disk" in shown, shown
+    task = farm.json("tasks", "ls", f"{job}/1")[0]
+    assert (task["index"], task["failure"], task["exit_code"], task["message"]) == (1, "exit_code", 3, "exit code 3: no such disk")
+    assert "no such disk" in farm("results", f"{job}/1", code=1).stderr
+
+
+def test_one_task_by_its_name(farm):
+    job = farm.submit('command = ["echo", "{index}"]\ncount = 3\n', "--wait")
+    assert farm("results", f"{job}/1").stdout == "1\n"
+    assert farm("results", f"{job}/0").stdout == "0\n"
+    assert len(farm("tasks", "ls", f"{job}/2").stdout.splitlines()) == 2
+    for command in (["results"], ["jobs", "show"], ["tasks", "ls"]):
+        assert "no task 3" in farm(*command, f"{job}/3", code=4).stderr
+    for command in ("wait", "retry"):
+        assert f"{command} takes a job: {job}" in farm(command, f"{job}/1", code=2).stderr
+
+
+def test_work_that_nobody_can_run_says_so(farm):
+    job = farm.submit('command = ["true"]\ncpus = 4000\n[labels]\nplanet = "mars"\n')
+    why = "no connected worker offers 4000 cpus (most: "
+    assert f"waiting    {why}" in farm("jobs", "show", job).stdout
+    err = farm("wait", job, "--timeout", "3s", code=1).stderr
+    assert err.count(f"Waiting: {why}") == 1 and "the label planet=mars" in err, err
+    assert "not ended" in farm("results", job, code=1).stderr
+    farm("cancel", job)
+    run = farm.start("run", "--gpus", "77", "--", "true")
+    assert b"77 GPUs (most: " in read_until(run.stderr, b"most: ")
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=20)
 
 
 def test_args_file_of_100_000_lines(farm, tmp_path):

@@ -1,10 +1,13 @@
 """What is typed wrong, and what it gets: the right code, and one sentence that says what to do."""
 
+import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 
 import pytest
 from cli_farm import Farm, binary, environment, eventually, grange
@@ -33,6 +36,13 @@ def test_unknown_commands_and_options():
     says(grange("run"), 2, "grange run --")
     says(grange("wait", "1", "--timeout", "soon"), 2, "10m")
     says(grange("cancel", "7/x"), 2, "7/3")
+    says(grange("jobs", "shwo", "7"), 2, "grange jobs show")
+    says(grange("workers", "dran", "x"), 2, "grange workers drain")
+    says(grange("db", "frobnicate"), 2, "grange db --help")
+    says(grange("run", "--cpus", "-1", "--", "true"), 2, "-1 is not a number above 0")
+    says(grange("run", "--gpus", "few", "--", "true"), 2, "few is not a number of 0 or more")
+    says(grange("run", "--memory", "2", "--", "true"), 2, "did you mean 2GiB?")
+    says(grange("server", "--port", "99999"), 2, "0", "65535")
     says(grange("--url", "ftp://x", "jobs"), 2, "http://")
 
 
@@ -78,10 +88,43 @@ def test_data_folder_that_cannot_be_written(tmp_path):
     says(start("--port", "0", "--ws-port", "0", "--data", str(tmp_path / "file" / "data"), "--log-level", "off"), 1, "data")
 
 
+NOBODY = 65534
+
+
+def without_rights(command):
+    """The same command as a user for whom permissions count; root may write anywhere."""
+    if os.geteuid() != 0:
+        return command
+    if not (setpriv := shutil.which("setpriv")):
+        pytest.skip("root may write everywhere, and setpriv, which gives that up, is not installed")
+    given_up = [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
+    if subprocess.run([*given_up[:4], binary(), "--version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("the binary lies where only root may read it")
+    return given_up
+
+
+@pytest.mark.parametrize("there", ["folder", "nothing"])
+def test_data_folder_without_permission(there):
+    # Not in pytest's folder: root's may not be entered by others.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        data = pathlib.Path(folder) / "locked"
+        data.mkdir()
+        data.chmod(0o555)
+        if there == "nothing":
+            data = data / "data"
+        command = without_rights([binary(), "server", "--port", "0", "--ws-port", "0", "--data", str(data), "--log-level", "off"])
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd="/", env=environment(), check=False)
+        says(done, 1, str(data), "ermi")
+        assert not list(pathlib.Path(folder, "locked").iterdir())
+
+
 def test_beyond_loopback_needs_a_token(tmp_path):
     done = start("--host", "0.0.0.0", "--port", "0", "--ws-port", "0", "--data", str(tmp_path), "--log-level", "off")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--token-file" in done.stderr, "what to type"
+    assert "grange server --host 0.0.0.0 --token-file token" in done.stderr, "what to type"
+    assert "umask 077" in done.stderr
+    assert "grange up --host 0.0.0.0" in grange("up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path)).stderr
 
 
 def test_other_wrong_settings_of_a_server(tmp_path):
@@ -136,6 +179,36 @@ def test_up_starts_a_killed_worker_again(tmp_path):
         assert farm("run", "--", "echo", "again").stdout == "again\n"
     finally:
         farm.stop()
+
+
+def test_up_lets_a_drained_worker_go(tmp_path):
+    farm = Farm(tmp_path, "--workers", "2", "--slots", "1")
+    try:
+        worker = farm.json("workers")[0]["id"]
+        farm("workers", "drain", worker)
+        eventually(lambda: sum(not running(pid) for pid in farm.ready["workers"]) == 1, what="the drained worker's end")
+        eventually(lambda: "not started again" in (tmp_path / "farm.log").read_text(), what="the word of it")
+        assert farm("run", "--", "echo", "other").stdout == "other\n"
+    finally:
+        farm.stop()
+
+
+def test_a_worker_that_drains_gets_its_tasks_not_back(tmp_path):
+    server = Farm(tmp_path, command="server")
+    worker = subprocess.Popen([binary(), "worker", "--server", server.url, "--data", str(tmp_path / "worker"), "--slots", "1", "--health-port", "0",
+                               "--drain", "1s"], env=environment(), stderr=server.errors)  # fmt: skip
+    try:
+        job = server.submit(json.dumps({"command": ["sleep", "60"], "count": 4}))
+        eventually(lambda: any(task["worker_id"] for task in server.json("tasks", job)), what="a task's start")
+        worker.terminate()
+        worker.wait(20)
+        tasks = server.json("tasks", job)
+        assert len(tasks) == 4
+        assert all(task["attempt"] <= 2 for task in tasks), tasks
+    finally:
+        worker.kill()
+        worker.wait(20)
+        server.stop()
 
 
 def test_run_waits_for_a_worker_and_outlives_a_server_restart(tmp_path):

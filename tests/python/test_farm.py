@@ -15,6 +15,7 @@ import time
 
 import grange
 import pytest
+from farm_process import FarmProcess
 
 
 def test_map_keeps_order(farm):
@@ -335,6 +336,41 @@ def test_progress_log_checkpoint_restore(farm, tmp_path):
     job = farm.job(future.job_id)
     lines = [entry["text"].strip() for entry in job.logs() if entry["stream"] == "log"]
     assert lines == ["attempt 1 found None", "attempt 2 found {'at': 7}"]
+
+
+def test_a_task_lost_with_its_worker_resumes_from_its_checkpoint(tmp_path):
+    def work(folder):
+        state = grange.restore()
+        if state is None:
+            grange.checkpoint({"at": 7})
+            grange.log("kept")
+            (folder / "pid").write_text(str(os.getpid()))
+            time.sleep(60)
+        return state
+
+    def worker_of(pid, workers):
+        while pid > 1 and pid not in workers:
+            with open(f"/proc/{pid}/stat") as stat:
+                pid = int(stat.read().rsplit(")", 1)[1].split()[1])
+        assert pid in workers
+        return pid
+
+    server = FarmProcess(tmp_path, "--workers", "2", "--slots", "1")
+    try:
+        with grange.connect(server.url) as farm:
+            future = farm.submit(work, tmp_path)
+            until = time.monotonic() + 20
+            while not (future.job_id and [e for e in farm.job(future.job_id).logs() if e["text"].strip() == "kept"]):
+                assert time.monotonic() < until, "the task did not keep its state"
+                time.sleep(0.05)
+            pid = int((tmp_path / "pid").read_text())
+            os.kill(worker_of(pid, server.ready["workers"]), signal.SIGKILL)
+            assert future.result(50) == {"at": 7}
+            said = [e for e in farm.job(future.job_id).logs() if e["stream"] == "system"]
+            text = "attempt 2 resumes from the checkpoint of an earlier attempt"
+            assert [(e["attempt"], e["text"].strip()) for e in said] == [(2, text)]
+    finally:
+        server.stop()
 
 
 def test_a_task_that_kills_its_process(farm):

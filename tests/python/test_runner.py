@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import time
 
 import cloudpickle
 import grange
@@ -233,6 +235,53 @@ def test_the_last_progress_is_sent_though_held_back(runner):
 
     *_, before = runner.call(work)
     assert struct.unpack_from("<dd", before[-1][1]) == (49, 100)
+
+
+def test_an_interrupt_between_tasks_does_nothing(runner):
+    for number in range(20):
+        runner.process.send_signal(signal.SIGINT)
+        assert pickle.loads(runner.call(abs, -number)[1]) == number
+
+
+def test_an_interrupt_ends_the_running_function(runner):
+    def wait():
+        grange.log("here")
+        time.sleep(30)
+
+    for _ in range(3):
+        runner.send(runner.code(wait), pickle.dumps(((), {})))
+        assert runner.read()[0] == 3
+        runner.process.send_signal(signal.SIGINT)
+        status, _, message, _, _ = runner.result()
+        assert (status, message) == (1, "KeyboardInterrupt")
+
+
+def test_an_interrupt_does_not_tear_a_message(runner):
+    def work():
+        state = bytes(8 << 20)
+        grange.log("here")
+        while True:
+            grange.checkpoint(state)
+
+    runner.send(runner.code(work), pickle.dumps(((), {})))
+    assert runner.read()[0] == 3
+    time.sleep(0.2)  # it now waits in the middle of a message that nobody reads
+    runner.process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    status, _, message, _, before = runner.result()
+    assert (status, message) == (1, "KeyboardInterrupt")
+    assert {(kind, len(body) >> 20) for kind, body in before} == {(4, 8)}
+    assert pickle.loads(runner.call(abs, -7)[1]) == 7
+
+
+def test_a_forked_child_has_the_usual_interrupt(runner):
+    def fork():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7 if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 8)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert pickle.loads(runner.call(fork)[1]) == 7
 
 
 def test_nothing_of_a_task_stays(runner):

@@ -6,6 +6,7 @@ import time
 import grange
 import pytest
 from fake_farm import FakeFarm
+from farm_process import FarmProcess
 
 
 @pytest.fixture
@@ -97,10 +98,36 @@ def test_a_wrong_token():
     try:
         with grange.connect(fake.url, token="right") as farm:
             assert farm.map(abs, [-1]) == [1]
-        with pytest.raises(grange.ConnectionError, match="GRANGE_TOKEN"):
-            grange.connect(fake.url, token="wrong")
+        for token in (None, "wrong"):
+            with pytest.raises(grange.ConnectionError) as caught:
+                grange.connect(fake.url, token=token)
+            assert (caught.value.code, str(caught.value)) == ("unauthenticated", _wants_a_token(fake.url))
     finally:
         fake.close()
+
+
+def _wants_a_token(url):
+    return f"the server at {url} refused us: it wants a token. Set GRANGE_TOKEN or connect(token=...)"
+
+
+def test_a_token_of_a_real_server(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRANGE_TOKEN", raising=False)
+    (tmp_path / "token").write_text("correct-horse-battery-staple\n")
+    (tmp_path / "token").chmod(0o600)
+    server = FarmProcess(tmp_path, "--token-file", str(tmp_path / "token"), "--workers", "1", "--slots", "1")
+    try:
+        with grange.connect(server.url, token="correct-horse-battery-staple") as farm:
+            assert farm.submit(abs, -1).result(30) == 1
+            farm._http.token = "wrong"
+            with pytest.raises(grange.ConnectionError) as caught:
+                farm.stats()
+            assert str(caught.value) == _wants_a_token(server.url)
+        for token in (None, "wrong"):
+            with pytest.raises(grange.ConnectionError) as caught:
+                grange.connect(server.url, token=token)
+            assert (caught.value.code, str(caught.value)) == ("unauthenticated", _wants_a_token(server.url))
+    finally:
+        server.stop()
 
 
 def test_what_the_server_refuses_is_the_futures_error(fake, farm, monkeypatch):

@@ -58,8 +58,8 @@ object schemas() {
       "key.");
   out["Task"] = schema(
       "id:string job_id:string index:integer status:string attempt:integer worker_id:string* failure:string* "
-      "message:string* run_ms:number ended_at:string* retry_at:string*",
-      "A task of a job.");
+      "message:string* exit_code:integer* progress:object* run_ms:number ended_at:string* retry_at:string*",
+      "A task of a job. exit_code: of a command that ended; progress: {done, total, text} while it runs.");
   out["Outcome"] = schema(
       "index:integer status:string encoding:string value_base64:string value_sha256:string exit_code:integer "
       "failure:string* message:string* traceback:string* "
@@ -72,7 +72,7 @@ object schemas() {
       "A piece of a task's output.");
   out["Worker"] = schema(
       "id:string number:integer name:string status:string hostname:string os:string slots:integer cpus:number "
-      "cpu_model:string memory_bytes:integer gpus:array engines:array "
+      "cpu_model:string memory_bytes:integer disk_bytes:integer gpus:array engines:array "
       "labels:object running:integer backlog:integer window:integer connected:boolean dialect:string* "
       "first_seen:string last_seen:string tasks_completed:integer "
       "tasks_failed:integer run_ms:number cpu_percent:number* memory_used_bytes:integer* version:string "

@@ -15,10 +15,10 @@ std::string_view page_html() {
 <section id="figures" class="figures" aria-label="Figures"></section>
 <h2>Jobs</h2>
 <div id="no-jobs" class="empty" hidden>No job yet. Try: <code>grange run -- echo hello</code></div>
-<table id="jobs" hidden><thead><tr><th>Job</th><th>Name</th><th>Status</th><th class="wide">Progress</th><th class="n">Done</th><th class="n">Failed</th><th>Submitted</th></tr></thead><tbody></tbody></table>
+<div class="card" id="jobs" hidden><table><thead><tr><th>Job</th><th>Name</th><th>Status</th><th class="wide less">Progress</th><th class="n">Done</th><th class="n less">Failed</th><th class="less">Submitted</th></tr></thead><tbody></tbody></table></div>
 <h2>Workers</h2>
 <div id="no-workers" class="empty" hidden>No worker yet. On any machine: <code id="worker-command"></code></div>
-<table id="workers" hidden><thead><tr><th>Worker</th><th>Status</th><th class="n">Running</th><th class="n">Slots</th><th class="n">CPU</th><th class="n">Completed</th><th class="n">Failed</th><th>Engines</th></tr></thead><tbody></tbody></table>
+<div class="card" id="workers" hidden><table><thead><tr><th>Worker</th><th>Status</th><th class="n">Running</th><th class="n">Slots</th><th class="n">CPU</th><th class="n">Completed</th><th class="n less">Failed</th><th class="less">Engines</th></tr></thead><tbody></tbody></table></div>
 </main>
 <script src="/assets/page.js"></script>
 </body></html>
@@ -35,24 +35,27 @@ h1{font-size:1.2rem;margin:0;letter-spacing:.02em;color:var(--accent)}h1 span{co
 nav{margin-left:auto;display:flex;gap:1rem}a{color:var(--accent)}
 main{max-width:1100px;margin:0 auto;padding:1.5rem}
 h2{font-size:1rem;margin:2rem 0 .6rem}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:.8rem}
-.figure{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(136px,1fr));gap:.8rem}
+.figure{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;min-width:0;overflow-wrap:anywhere}
 .figure b{display:block;font-size:1.6rem;font-variant-numeric:tabular-nums;line-height:1.2}
 .figure span,.muted{color:var(--soft);font-size:.85rem}
-table{width:100%;border-collapse:collapse;background:var(--card);border:1px solid var(--line);border-radius:10px;overflow:hidden}
+table{width:100%;border-collapse:collapse}
+.card{background:var(--card);border:1px solid var(--line);border-radius:10px;overflow-x:auto}
+.card th,.card td{white-space:nowrap;overflow-wrap:normal;max-width:20rem;overflow:hidden;text-overflow:ellipsis}
 th,td{text-align:left;padding:.45rem .8rem;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 tr:last-child td{border-bottom:0}th{font-size:.8rem;color:var(--soft);font-weight:600}
-.n{text-align:right;font-variant-numeric:tabular-nums}.wide{width:28%}
+.n{text-align:right;font-variant-numeric:tabular-nums}.wide{width:28%;min-width:7rem}
 progress{width:100%;height:.6rem;appearance:none;border:0;border-radius:4px;overflow:hidden;background:var(--bar)}
-progress::-webkit-progress-bar{background:var(--bar)}progress::-webkit-progress-value{background:var(--accent)}progress::-moz-progress-bar{background:var(--accent)}progress.bad::-webkit-progress-value{background:var(--bad)}progress.bad::-moz-progress-bar{background:var(--bad)}
+progress::-webkit-progress-bar{background:var(--bar)}progress::-webkit-progress-value{background:var(--accent)}progress::-moz-progress-bar{background:var(--accent)}progress.bad::-webkit-progress-value{background:var(--bad)}progress.bad::-moz-progress-bar{background:var(--bad)}progress.cancelled::-webkit-progress-value{background:var(--soft)}progress.cancelled::-moz-progress-bar{background:var(--soft)}
 .badge{font-size:.8rem;padding:.1rem .6rem;border-radius:99px;border:1px solid var(--line);color:var(--soft)}
-.completed,.online,.on{color:var(--accent)}.failed,.offline{color:var(--bad)}.cancelled,.draining,.reconnecting,.busy{color:var(--warn)}
+.completed,.online,.on{color:var(--accent)}.failed,.offline{color:var(--bad)}.cancelled{color:var(--soft)}.draining,.reconnecting,.busy{color:var(--warn)}
 .empty{background:var(--card);border:1px dashed var(--line);border-radius:10px;padding:1.2rem;color:var(--soft)}
 code{font-family:ui-monospace,monospace;color:var(--ink)}
 [hidden]{display:none!important}form{margin-bottom:1rem;display:flex;gap:.6rem}input,button{font:inherit;padding:.3rem .6rem;border:1px solid var(--line);border-radius:6px;background:var(--card);color:var(--ink)}
 .route{background:var(--card);border:1px solid var(--line);border-radius:8px;margin:.4rem 0;padding:.5rem .8rem}
 .route summary{cursor:pointer;display:flex;gap:.8rem;align-items:baseline;flex-wrap:wrap}.route table{margin:.6rem 0}
 .method{min-width:4rem}.get{color:var(--accent)}.post,.put{color:var(--warn)}.delete{color:var(--bad)}
+@media(max-width:600px){header,main{padding:1rem}th,td{padding:.45rem .6rem}.less{display:none}.card th,.card td{max-width:9rem}.figures{grid-template-columns:repeat(2,1fr)}}
 )";
 }
 
@@ -80,13 +83,17 @@ $('token').addEventListener('submit', (e) => {
 });
 
 const number = (n) => Number(n).toLocaleString();
+const short = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
+const named = (text) => { const e = make('td', text); e.title = text; return e; };
 function showStats(s) {
   const box = $('figures');
   box.textContent = '';
-  for (const [label, value] of [['jobs', s.total_jobs], ['awaiting their end', s.pending_jobs], ['tasks completed', s.total_tasks_completed], ['tasks queued', s.queued_tasks],
-    ['tasks with workers', s.active_tasks], ['workers', s.connected_workers], ['slots', s.slots]]) {
+  for (const [label, value] of [['jobs', s.total_jobs], ['unfinished jobs', s.pending_jobs], ['tasks completed', s.total_tasks_completed], ['tasks waiting', s.queued_tasks],
+    ['tasks at workers', s.active_tasks], ['workers', s.connected_workers], ['slots', s.slots]]) {
     const f = make('div', undefined, 'figure');
-    f.append(make('b', number(value)), make('span', label));
+    const figure = make('b', value < 1e7 ? number(value) : short.format(value));
+    figure.title = number(value);
+    f.append(figure, make('span', label));
     box.append(f);
   }
   if (s.storage_full) box.append(make('div', 'The disk is full: new work is refused.', 'figure failed'));
@@ -95,16 +102,17 @@ function showJobs() {
   const list = [...jobs.values()].sort((a, b) => b.job - a.job).slice(0, 50);
   $('no-jobs').hidden = list.length > 0;
   $('jobs').hidden = list.length === 0;
-  const body = $('jobs').tBodies[0];
+  const body = $('jobs').querySelector('tbody');
   body.textContent = '';
   for (const j of list) {
-    const row = make('tr'), bar = make('progress'), cell = make('td');
+    const row = make('tr'), bar = make('progress'), cell = make('td', undefined, 'less');
     bar.max = j.total_tasks;
     bar.value = j.completed_tasks + j.failed_tasks + j.cancelled_tasks;
+    if (j.status === 'cancelled') bar.className = 'cancelled';
     if (j.failed_tasks > 0) bar.className = 'bad';
     cell.append(bar);
-    row.append(make('td', j.id), make('td', j.name), make('td', j.status, j.status), cell, make('td', number(j.completed_tasks) + ' / ' + number(j.total_tasks), 'n'),
-      make('td', number(j.failed_tasks), 'n'), make('td', j.created_at ? new Date(j.created_at).toLocaleTimeString() : ''));
+    row.append(named(j.id), named(j.name), make('td', j.status, j.status), cell, make('td', number(j.completed_tasks) + ' / ' + number(j.total_tasks), 'n'),
+      make('td', number(j.failed_tasks), 'n less'), make('td', j.created_at ? new Date(j.created_at).toLocaleTimeString() : '', 'less'));
     body.append(row);
   }
 }
@@ -112,13 +120,13 @@ function showWorkers(list) {
   list = list.filter((w) => w.status !== 'offline' || Date.now() - new Date(w.last_seen) < 86400e3);
   $('no-workers').hidden = list.length > 0;
   $('workers').hidden = list.length === 0;
-  const body = $('workers').tBodies[0];
+  const body = $('workers').querySelector('tbody');
   body.textContent = '';
   for (const w of list) {
     const row = make('tr');
-    row.append(make('td', w.name || w.id), make('td', w.status, w.status), make('td', number(w.running), 'n'), make('td', number(w.slots), 'n'),
-      make('td', w.cpu_percent === null ? '' : w.cpu_percent.toFixed(0) + ' %', 'n'), make('td', number(w.tasks_completed), 'n'), make('td', number(w.tasks_failed), 'n'),
-      make('td', w.engines.join(', ')));
+    row.append(named(w.name || w.id), make('td', w.status, w.status), make('td', number(w.running), 'n'), make('td', number(w.slots), 'n'),
+      make('td', w.cpu_percent === null ? '' : w.cpu_percent.toFixed(0) + ' %', 'n'), make('td', number(w.tasks_completed), 'n'), make('td', number(w.tasks_failed), 'n less'),
+      make('td', w.engines.join(', '), 'less'));
     body.append(row);
   }
 }

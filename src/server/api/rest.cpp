@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <boost/json/serialize.hpp>
 #include <charconv>
 
 #include "server/text.hpp"
+#include "wire/json_dialect.hpp"
 
 namespace grange::server {
 
@@ -26,7 +26,7 @@ void RestCall::answer_text(int status, std::string_view type, std::string body,
 }
 
 void RestCall::answer(int status, const boost::json::value& body, std::map<std::string, std::string> headers) const {
-  answer_text(status, "application/json", boost::json::serialize(body), std::move(headers));
+  answer_text(status, "application/json", wire::json_text(body), std::move(headers));
 }
 
 void RestCall::fail(const Error& error) const {
@@ -90,6 +90,18 @@ void Rest::handle(net::HttpExchangePtr exchange) {
   }
   call->path = std::move(match.params);
   (this->*match.route->handler)(std::move(call));
+}
+
+Result<> Rest::admit(const net::HttpRequest& head) const {
+  auto who = s_.authenticator.identify(head);
+  if (!who) return std::move(who).error();
+  // What is open to all is open to be looked at: it takes no body from strangers.
+  if (net::announces_body(head)) {
+    if (auto may = authorize(*who, Action::keep_session, {"body"}); !may) return may;
+  }
+  const Match match = match_route(head.method, head.path);
+  if (match.route == nullptr) return {};
+  return authorize(*who, match.route->action, {match.route->tag});
 }
 
 bool Rest::streams_body(const net::HttpRequest& head) {

@@ -40,6 +40,8 @@ class Rest {
       : s_(services), operations_(operations), watch_(watch), output_(output), clients_(clients) {}
 
   void handle(net::HttpExchangePtr exchange);
+  // Asked before a body is read; handle() asks again, with the route's object.
+  Result<> admit(const net::HttpRequest& head) const;
   static bool streams_body(const net::HttpRequest& head);
   void tick(Now now);  // keeps quiet streams open
 

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <cstdio>
+
 #include "server/api/rest.hpp"
 #include "server/text.hpp"
 
@@ -55,12 +57,19 @@ void Rest::upload(RestCallPtr call, std::string sha256) {
     return call->fail({ErrorClass::conflict, fmt::format("{} bytes have arrived so far; go on from there.", received),
                        fmt::format(R"({{"received":{}}})", received)});
   }
+  // A blob counts against the same reserve as jobs do: an upload must not take the room that accepted work needs.
+  const auto& headers = call->request().headers;
+  const auto length = headers.find("content-length");
+  const auto bytes = length == headers.end() ? std::nullopt : to_number(length->second);
+  if (!bytes) return call->fail({ErrorClass::invalid_argument, "Say how long the blob is, with Content-Length."});
+  if (auto room = s_.queue->room_for(*bytes); !room) return call->fail(room.error());
   uploads_[sha256];
   call->exchange->read_body_to_file(
       s_.blobs->part_path(sha256), offset, limits::kBlob,
       [this, call, sha256, post = s_.post](Result<std::uint64_t> written) {
         post([this, call, sha256, written = std::move(written)] {
           if (!written) {
+            if (written.error().cls == ErrorClass::storage_full) std::remove(s_.blobs->part_path(sha256).c_str());
             upload_over(sha256);
             return call->fail(written.error());
           }

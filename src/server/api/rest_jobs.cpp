@@ -202,6 +202,7 @@ void Rest::get_tasks(RestCallPtr call) {
                   look.attempt = row.attempt;
                   look.failure = row.failure == core::FailureClass::none ? "" : core::name(row.failure);
                   look.message = row.body.message;
+                  if (row.end != core::TaskEnd::cancelled && meta->engine == "command") look.exit_code = row.body.exit_code;
                   look.run_us = row.run_us;
                   look.ended_at = row.at;
                   worker = row.worker;
@@ -238,6 +239,8 @@ void Rest::get_tasks(RestCallPtr call) {
               post([this, scan, meta, looks] {
                 for (auto& [look, worker] : *looks) {
                   look.worker_id = s_.workers->name_of(worker);
+                  if (look.status == "running")
+                    look.progress = output_.progress_of(TaskId::of(meta->job, look.index), look.attempt);
                   scan->out.push_back(task_json(meta->id, look));
                 }
                 if (scan->next) scan->next();
@@ -292,7 +295,7 @@ void Rest::get_results(RestCallPtr call) {
           }
           if (format != "ndjson") return call->answer(200, out, std::move(headers));
           std::string text;
-          for (const json::value& row : out) text += json::serialize(row) + "\n";
+          for (const json::value& row : out) text += wire::json_text(row) + "\n";
           call->answer_text(200, "application/x-ndjson", std::move(text), std::move(headers));
         });
   });

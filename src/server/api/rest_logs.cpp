@@ -2,6 +2,7 @@
 
 #include "server/api/rest.hpp"
 #include "server/text.hpp"
+#include "wire/json_dialect.hpp"
 
 namespace grange::server {
 
@@ -97,6 +98,7 @@ void Rest::pump_logs(const std::shared_ptr<LogFollow>& follow) {
   follow->reading = true;
   follow->again = false;
   output_.flush();
+  const bool lacking = output_.holds(follow->meta->job);  // then this is not the end yet: it wakes us again
   struct Page {
     std::vector<store::StoredLog> lines;
     bool ended = false;
@@ -120,7 +122,7 @@ void Rest::pump_logs(const std::shared_ptr<LogFollow>& follow) {
         page.lines = std::move(*lines);
         return page;
       },
-      [this, follow](Result<Page> page) {
+      [this, follow, lacking](Result<Page> page) {
         follow->reading = false;
         if (follow->over || follow->exchange == nullptr) return;
         const auto end = [this, follow](std::string event, std::string data) {
@@ -135,15 +137,16 @@ void Rest::pump_logs(const std::shared_ptr<LogFollow>& follow) {
         std::string text;
         for (const store::StoredLog& line : page->lines) {
           text += "id: " + std::to_string(line.id) +
-                  "\nevent: log\ndata: " + json::serialize(log_json(follow->meta->id, line)) + "\n\n";
+                  "\nevent: log\ndata: " + wire::json_text(log_json(follow->meta->id, line)) + "\n\n";
           follow->after = line.id;
         }
         if (!text.empty() && !follow->exchange->write(std::move(text))) follow->held = true;
         if (page->lines.size() == most || follow->again) return pump_logs(follow);
         if (!page->ended) return;
+        if (lacking) return output_.task_ended(follow->meta->job);
         operations_.status_of(follow->meta->job, [follow, end](Result<JobFigures> figures) {
           if (follow->over || follow->exchange == nullptr) return;
-          end("end", figures ? json::serialize(job_json(*figures)) : error_body(figures.error()));
+          end("end", figures ? wire::json_text(job_json(*figures)) : error_body(figures.error()));
         });
       });
 }

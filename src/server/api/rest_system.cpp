@@ -61,7 +61,7 @@ void Rest::get_health(RestCallPtr call) {
 }
 
 void Rest::get_ready(RestCallPtr call) {
-  const bool full = s_.queue->counters().storage_full;
+  const bool full = !s_.queue->room_for(0).ok();
   const bool ready = !s_.stopping && !full;
   call->answer(ready ? 200 : 503, json::object{{"status", ready  ? "ready"
                                                           : full ? "storage_full"

@@ -63,6 +63,11 @@ json::object task_json(const std::string& job_id, const TaskLook& t) {
           {"worker_id", text_or_null(t.worker_id)},
           {"failure", text_or_null(t.failure)},
           {"message", text_or_null(t.message)},
+          {"exit_code", t.exit_code ? json::value(*t.exit_code) : json::value(nullptr)},
+          {"progress", t.progress ? json::value{{"done", t.progress->done},
+                                                {"total", t.progress->total},
+                                                {"text", t.progress->text}}
+                                  : json::value(nullptr)},
           {"run_ms", static_cast<double>(t.run_us) / 1000.0},
           {"ended_at", time_json(t.ended_at)},
           {"retry_at", time_json(t.retry_at)}};
@@ -186,6 +191,7 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
           {"cpus", manifest.cpus_milli() / 1000.0},
           {"cpu_model", manifest.cpu_model()},
           {"memory_bytes", manifest.memory_bytes()},
+          {"disk_bytes", manifest.disk_bytes()},
           {"gpus", std::move(gpus)},
           {"engines", std::move(engines)},
           {"labels", std::move(labels)},

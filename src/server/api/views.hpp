@@ -6,6 +6,7 @@
 
 #include "core/views.hpp"
 #include "server/api/operations.hpp"
+#include "server/task_output.hpp"
 #include "server/worker_hub.hpp"
 
 namespace grange::server {
@@ -20,6 +21,8 @@ struct TaskLook {
   std::string status = "pending";
   Attempt attempt = 0;
   std::string worker_id, failure, message;
+  std::optional<std::int32_t> exit_code;            // of a command that ended
+  std::optional<TaskOutput::Progress> progress;  // the last that was told, while it runs
   std::uint64_t run_us = 0;
   WallMs ended_at{}, retry_at{};
 };
