@@ -17,7 +17,8 @@ void tasks_through_the_core(benchmark::State& state) {
   Now now{{1'000'000}, {1'700'000'000'000}};
   Effects effects;
   for (std::uint32_t w = 1; w <= workers; ++w) {
-    farm.step(WorkerHello{{w}, {.slots = 1, .cpus_milli = 1000, .engines = {"builtin"}}, kWindow, {}, kNoBody}, now, effects);
+    farm.step(WorkerHello{{w}, {.slots = 1, .cpus_milli = 1000, .engines = {"builtin"}}, kWindow, {}, kNoBody}, now,
+              effects);
   }
   std::uint32_t job = 0;
   std::int64_t done = 0;

@@ -45,7 +45,14 @@ void add_job(Store& store, std::uint32_t count) {
 }
 
 core::TaskEnded ended(std::uint32_t index, core::BodyRef body = core::kNoBody) {
-  return {TaskId::of({1}, index), core::TaskEnd::completed, core::FailureClass::none, 1, {3}, body, {1'700'000'000'000 + index}, 120};
+  return {TaskId::of({1}, index),
+          core::TaskEnd::completed,
+          core::FailureClass::none,
+          1,
+          {3},
+          body,
+          {1'700'000'000'000 + index},
+          120};
 }
 
 // Arguments: outcomes a commit, bytes of each result (0: none), page size.
@@ -71,8 +78,16 @@ void Outcomes(benchmark::State& state) {
   state.SetItemsProcessed(static_cast<std::int64_t>(next));
   state.counters["bytes_each"] = static_cast<double>((*(*store->reader())->info()).db_bytes) / next;
 }
-BENCHMARK(Outcomes)->Args({1, 0, 4096})->Args({100, 0, 4096})->Args({1000, 0, 4096})->Args({1000, 0, 8192})->Args({16384, 0, 4096})->Args({1000, 100, 4096})
-    ->Args({1000, 100, 8192})->UseRealTime()->MinTime(2);
+BENCHMARK(Outcomes)
+    ->Args({1, 0, 4096})
+    ->Args({100, 0, 4096})
+    ->Args({1000, 0, 4096})
+    ->Args({1000, 0, 8192})
+    ->Args({16384, 0, 4096})
+    ->Args({1000, 100, 4096})
+    ->Args({1000, 100, 8192})
+    ->UseRealTime()
+    ->MinTime(2);
 
 // The floor of a commit: append a page and sync.
 void Fsync(benchmark::State& state) {

@@ -49,7 +49,9 @@ class _Runner:
         self.dumps = None
         self.main = get_ident()
         self.in_function = False  # the user's: only then does SIGINT, a polite stop, raise, and once
-        self.sending = False  # by this thread; half a message would end the executor, so an interrupt waits for the rest
+        self.sending = (
+            False  # by this thread; half a message would end the executor, so an interrupt waits for the rest
+        )
         self.interrupted = False
 
     def on_interrupt(self, *_):

@@ -1,4 +1,5 @@
-// Strong ids. A job is a number; a task is (job, index) packed into 64 bits, so that tasks of a job are neighbours on disk.
+// Strong ids. A job is a number; a task is (job, index) packed into 64 bits, so that tasks of a job are neighbours on
+// disk.
 #pragma once
 
 #include <compare>

@@ -35,39 +35,39 @@ inline constexpr std::size_t kSpecsKept = 256;  // of jobs that a worker has no 
 
 // bytes on the wire
 inline constexpr Bytes kFrame = 16 * MiB;
-inline constexpr Bytes kInline = 256 * KiB;       // larger arguments and results go as blobs
+inline constexpr Bytes kInline = 256 * KiB;  // larger arguments and results go as blobs
 inline constexpr Bytes kHttpHeader = 32 * KiB;
-inline constexpr Bytes kHttpBody = 64 * MiB;      // of a request that is not a blob
+inline constexpr Bytes kHttpBody = 64 * MiB;  // of a request that is not a blob
 inline constexpr Bytes kBlob = 64 * GiB;
-inline constexpr Bytes kOutboxBytes = 64 * MiB;   // unsent and unacknowledged frames of one session
+inline constexpr Bytes kOutboxBytes = 64 * MiB;  // unsent and unacknowledged frames of one session
 inline constexpr std::size_t kOutboxFrames = 65'536;
 inline constexpr int kJsonDepth = 64;
-inline constexpr std::size_t kMessageBytes = 8 * KiB;     // an error message kept with a task
+inline constexpr std::size_t kMessageBytes = 8 * KiB;  // an error message kept with a task
 inline constexpr std::size_t kTracebackBytes = 64 * KiB;
 
 // connections
 inline constexpr std::size_t kConnections = 20'000;
 inline constexpr Millis kHandshake{10'000};
-inline constexpr Millis kIdle{60'000};            // a socket that says nothing, not even a pong
+inline constexpr Millis kIdle{60'000};                // a socket that says nothing, not even a pong
 inline constexpr Millis kJsonWorkerSilence{600'000};  // of a JSON worker that runs a task: its loop may answer no ping
 inline constexpr Millis kReconnectFirst{1000};
 inline constexpr Millis kReconnectLast{60'000};
 inline constexpr double kReconnectJitter = 0.1;
-inline constexpr int kBreakerFailures = 5;        // in a row, and the circuit opens
+inline constexpr int kBreakerFailures = 5;  // in a row, and the circuit opens
 inline constexpr Millis kBreakerOpen{10'000};
 inline constexpr Millis kShutdown{10'000};
-inline constexpr Millis kCloseWait{3'000};        // for the peer's half of a polite close
-inline constexpr Bytes kStreamBytes = 1 * MiB;    // unsent of one streamed answer, before its writer ought to hold back
+inline constexpr Millis kCloseWait{3'000};      // for the peer's half of a polite close
+inline constexpr Bytes kStreamBytes = 1 * MiB;  // unsent of one streamed answer, before its writer ought to hold back
 inline constexpr Bytes kGzipFrom = 1 * KiB;
-inline constexpr Bytes kBodyRate = 1 * KiB;       // a second: a body that comes slower over kBodyWindow is given up
+inline constexpr Bytes kBodyRate = 1 * KiB;  // a second: a body that comes slower over kBodyWindow is given up
 inline constexpr Millis kBodyWindow{30'000};
-inline constexpr Bytes kBodiesInFlight = 512 * MiB;  // of one listener's requests, in memory at once
+inline constexpr Bytes kBodiesInFlight = 512 * MiB;   // of one listener's requests, in memory at once
 inline constexpr std::size_t kOpenFiles = 1'048'576;  // what the server asks for, as far as the hard limit lets it
 inline constexpr Millis kAcceptPause{100};            // when there are no more descriptors
 inline constexpr Millis kAcceptWarning{60'000};       // said at most so often
 
 // logs and events
-inline constexpr Bytes kLogPerTask = 64 * MiB;    // then cut, and said so
+inline constexpr Bytes kLogPerTask = 64 * MiB;  // then cut, and said so
 inline constexpr Bytes kLogChunk = 64 * KiB;
 inline constexpr Bytes kLogQueueBytes = 64 * MiB;  // log lines that wait for the disk
 inline constexpr std::size_t kLogQueueLines = 262'144;
@@ -80,7 +80,7 @@ inline constexpr std::uint32_t kPageDefault = 100;
 inline constexpr Millis kLongPoll{60'000};
 
 // engine loop
-inline constexpr Bytes kPageCache = 128 * MiB;     // arguments of tasks that are about to run
+inline constexpr Bytes kPageCache = 128 * MiB;    // arguments of tasks that are about to run
 inline constexpr std::size_t kInbox = 1'000'000;  // events waiting for the loop; a full inbox slows the senders
 inline constexpr std::size_t kCommitBatch = 16'384;
 

@@ -1,4 +1,5 @@
-// A set of 32-bit numbers kept as disjoint ranges: what has arrived of an array, in memory that follows its gaps, not its size.
+// A set of 32-bit numbers kept as disjoint ranges: what has arrived of an array, in memory that follows its gaps, not
+// its size.
 #pragma once
 
 #include <algorithm>

@@ -50,11 +50,9 @@ struct Unit {};
 template <class T = Unit>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : v_(std::in_place_index<0>, std::move(value)) {}     // NOLINT: implicit by design
+  Result(T value) : v_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit by design
   Result(Error error) : v_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit by design
-  Result()
-    requires std::is_same_v<T, Unit>
-      : v_(std::in_place_index<0>) {}
+  Result() requires std::is_same_v<T, Unit> : v_(std::in_place_index<0>) {}
 
   bool ok() const { return v_.index() == 0; }
   explicit operator bool() const { return ok(); }

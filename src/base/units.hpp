@@ -1,4 +1,5 @@
-// Units and the two kinds of time. `Instant` is monotonic and decides; `WallMs` is what a person's clock shows and decides nothing.
+// Units and the two kinds of time. `Instant` is monotonic and decides; `WallMs` is what a person's clock shows and
+// decides nothing.
 #pragma once
 
 #include <chrono>

@@ -139,9 +139,7 @@ void add_submit(CLI::App& app, Context& context) {
       ->check(between(std::int64_t{0}, std::int64_t{99}))
       ->type_name("N");
   sub->add_option("--timeout", options->timeout, "Time limit of one task")->type_name("DURATION");
-  sub->add_option("--cpus", options->cpus, "Cores of one task")
-      ->check(above_zero())
-      ->type_name("N");
+  sub->add_option("--cpus", options->cpus, "Cores of one task")->check(above_zero())->type_name("N");
   sub->add_option("--memory", options->memory, "Memory of one task, such as 2GiB")->type_name("SIZE");
   sub->add_option("-e,--env", options->env, "NAME=VALUE, any number of times")
       ->type_name("K=V")

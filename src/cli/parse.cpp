@@ -30,8 +30,9 @@ std::string_view eat_unit(std::string_view& text) {
 }
 
 const std::vector<std::string_view> kGlobalWithValue = {"--url", "--server", "--token-file"};
-const std::vector<std::string_view> kRunWithValue = {
-    "--cpus", "--memory", "--gpus", "--env", "-e", "--name", "-n", "--timeout", "--retries", "--priority", "--label", "--in", "--out"};
+const std::vector<std::string_view> kRunWithValue = {"--cpus",  "--memory", "--gpus",    "--env",     "-e",
+                                                     "--name",  "-n",       "--timeout", "--retries", "--priority",
+                                                     "--label", "--in",     "--out"};
 
 bool in(const std::vector<std::string_view>& set, std::string_view word) {
   return std::find(set.begin(), set.end(), word) != set.end();

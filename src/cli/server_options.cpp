@@ -55,11 +55,12 @@ server::ServerOptions ServerFlags::settle(const Context& context, const char* co
   options.token = context.token();
   options.allowed_hosts = allow_hosts;
   if (options.token.empty() && host != "localhost" && host != "::1" && host.rfind("127.", 0) != 0) {
-    throw Exit{kUsage, fmt::format("Listening on {} lets other machines in, so it needs a token. Make one that only you "
-                                   "can read, and start again:\n"
-                                   "  (umask 077; openssl rand -hex 32 > token)\n"
-                                   "  grange {} --host {} --token-file token",
-                                   host, command, host)};
+    throw Exit{kUsage,
+               fmt::format("Listening on {} lets other machines in, so it needs a token. Make one that only you "
+                           "can read, and start again:\n"
+                           "  (umask 077; openssl rand -hex 32 > token)\n"
+                           "  grange {} --host {} --token-file token",
+                           host, command, host)};
   }
   if (!retain.empty()) options.retain = take(parse_duration(retain));
   return options;

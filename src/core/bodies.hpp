@@ -11,7 +11,8 @@
 
 namespace grange::core {
 
-// Arguments of tasks first .. first + sizes.size() - 1, back to back. kBlobSize as a size: the 64 hex characters of a blob instead.
+// Arguments of tasks first .. first + sizes.size() - 1, back to back. kBlobSize as a size: the 64 hex characters of a
+// blob instead.
 struct ArgumentPage {
   static constexpr std::uint32_t kBlobSize = 0xffffffff;
   std::uint32_t first = 0;
@@ -20,11 +21,11 @@ struct ArgumentPage {
 };
 
 struct JobBody {
-  std::string id;          // external id; unique. Empty: the job's number
-  std::string key;         // idempotency key, or empty
-  std::string digest;      // SHA-256 over spec and arguments: tells a repeat from a conflict
+  std::string id;      // external id; unique. Empty: the job's number
+  std::string key;     // idempotency key, or empty
+  std::string digest;  // SHA-256 over spec and arguments: tells a repeat from a conflict
   std::string name, user, engine;
-  std::string spec;        // wire JobSpec, serialized
+  std::string spec;  // wire JobSpec, serialized
   std::vector<ArgumentPage> pages;
   std::vector<std::string> blobs;  // SHA-256 of each blob the job holds on to
 };
@@ -35,14 +36,19 @@ struct ResultBody {
   std::string message;
   std::string traceback;
   std::int32_t exit_code = 0;
-  std::string files;         // wire FileOut list, serialized as a TaskResult with only `files`; empty: none
+  std::string files;  // wire FileOut list, serialized as a TaskResult with only `files`; empty: none
   std::vector<std::string> blobs;
   std::uint64_t queued_us = 0, cpu_us = 0, max_rss_bytes = 0;
 };
 
-struct CheckpointBody { std::string data; std::string data_sha256; };
+struct CheckpointBody {
+  std::string data;
+  std::string data_sha256;
+};
 
-struct WorkerBody { std::string id, name, manifest; };  // manifest: wire Manifest, serialized
+struct WorkerBody {
+  std::string id, name, manifest;
+};  // manifest: wire Manifest, serialized
 
 using Body = std::variant<std::monostate, JobBody, ResultBody, CheckpointBody, WorkerBody>;
 using Bodies = std::vector<Body>;

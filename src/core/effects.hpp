@@ -8,14 +8,49 @@
 
 namespace grange::core {
 
-struct SendAssign { WorkerNo worker; Fence fence; bool checkpoint = false; };
-struct SendCancel { WorkerNo worker; TaskId task; Attempt attempt = 0; };
-struct SendTakeBack { WorkerNo worker; TaskId task; };
-struct SendAck { WorkerNo worker; TaskId task; Attempt attempt = 0; bool accepted = false; };
-struct NoteFailed { TaskId task; Attempt attempt = 0; WorkerNo worker; FailureClass failure{}; BodyRef body = kNoBody; bool retry = false; Millis retry_in{}; };
-struct NoteJob { JobNo job; JobState state{}; std::uint32_t count = 0; JobCounts counts; std::uint32_t running = 0; std::uint32_t cancelled_from = 0; };
+struct SendAssign {
+  WorkerNo worker;
+  Fence fence;
+  bool checkpoint = false;
+};
+struct SendCancel {
+  WorkerNo worker;
+  TaskId task;
+  Attempt attempt = 0;
+};
+struct SendTakeBack {
+  WorkerNo worker;
+  TaskId task;
+};
+struct SendAck {
+  WorkerNo worker;
+  TaskId task;
+  Attempt attempt = 0;
+  bool accepted = false;
+};
+struct NoteFailed {
+  TaskId task;
+  Attempt attempt = 0;
+  WorkerNo worker;
+  FailureClass failure{};
+  BodyRef body = kNoBody;
+  bool retry = false;
+  Millis retry_in{};
+};
+struct NoteJob {
+  JobNo job;
+  JobState state{};
+  std::uint32_t count = 0;
+  JobCounts counts;
+  std::uint32_t running = 0;
+  std::uint32_t cancelled_from = 0;
+};
 enum class WorkerNews : std::uint8_t { connected, disconnected, lost, left };
-struct NoteWorker { WorkerNo worker; WorkerNews news{}; std::uint32_t requeued = 0; };
+struct NoteWorker {
+  WorkerNo worker;
+  WorkerNews news{};
+  std::uint32_t requeued = 0;
+};
 
 struct Effects {
   std::vector<Record> records;
@@ -36,8 +71,8 @@ struct Effects {
 // The direct answer to one event. Where an event promises something, the promise holds once its batch is on disk.
 struct StepAnswer {
   Result<> result;
-  std::uint32_t count = 0;             // CancelJob, RetryTasks: how many tasks; WorkerHello: how many were adopted
-  std::vector<Fence> refused = {};     // WorkerHello: what it may no longer run
+  std::uint32_t count = 0;          // CancelJob, RetryTasks: how many tasks; WorkerHello: how many were adopted
+  std::vector<Fence> refused = {};  // WorkerHello: what it may no longer run
 };
 
 }  // namespace grange::core

@@ -10,7 +10,9 @@ namespace {
 
 StepAnswer stale(const Fence& fence) {
   return {Error{ErrorClass::stale,
-                "Attempt " + std::to_string(fence.attempt) + " of this task is not the current one; its report was not taken.", {}},
+                "Attempt " + std::to_string(fence.attempt) +
+                    " of this task is not the current one; its report was not taken.",
+                {}},
           0,
           {}};
 }
@@ -34,8 +36,8 @@ Farm::Farm(FarmOptions options) : s_(std::make_unique<State>()) {
 }
 Farm::~Farm() = default;
 
-void Farm::load_job(JobNo no, const JobHeader& header, const JobProgressed& progress, const std::vector<std::uint32_t>& open,
-                    const std::vector<std::uint32_t>& skipped) {
+void Farm::load_job(JobNo no, const JobHeader& header, const JobProgressed& progress,
+                    const std::vector<std::uint32_t>& open, const std::vector<std::uint32_t>& skipped) {
   auto owned = std::make_unique<Job>();
   Job& job = *owned;
   s_->jobs.emplace(no, std::move(owned));
@@ -70,7 +72,9 @@ void Farm::load_task(const TaskKept& kept, Now now) {
   }
 }
 
-void Farm::load_expected(WorkerNo worker) { s_->expected.insert(worker); }
+void Farm::load_expected(WorkerNo worker) {
+  s_->expected.insert(worker);
+}
 
 void Farm::loaded(Now now) {
   // Without a worker that could hold them there is nobody to wait for.
@@ -86,12 +90,17 @@ StepAnswer Farm::State::on(const SubmitJob& e, Now now, Effects& effects) {
   if (queued + active + e.header.count > limits::kQueuedTasks || jobs.size() >= limits::kLiveJobs) {
     return {Error{ErrorClass::rate_limited,
                   "The queue is full (" + std::to_string(queued + active) + " tasks in " + std::to_string(jobs.size()) +
-                      " jobs). Wait for some of them to end, or cancel some.", {}},
-            0, {}};
+                      " jobs). Wait for some of them to end, or cancel some.",
+                  {}},
+            0,
+            {}};
   }
   if (requests.size() >= limits::kRequests && !request_ids.contains(e.header.request)) {
     return {Error{ErrorClass::rate_limited,
-                  "Too many different requirements are in use. Round them, so that jobs share them.", {}}, 0, {}};
+                  "Too many different requirements are in use. Round them, so that jobs share them.",
+                  {}},
+            0,
+            {}};
   }
   auto owned = std::make_unique<Job>();
   Job& job = *owned;
@@ -296,7 +305,8 @@ StepAnswer Farm::State::on(const CancelTask& e, Now now, Effects& effects) {
   j->counts.cancelled += 1;
   queued -= 1;
   index(*j, before);
-  effects.records.push_back(TaskEnded{e.task, TaskEnd::cancelled, FailureClass::cancelled, 0, {}, kNoBody, now.wall, 0});
+  effects.records.push_back(
+      TaskEnded{e.task, TaskEnd::cancelled, FailureClass::cancelled, 0, {}, kNoBody, now.wall, 0});
   touch(*j);
   return {Result<>{}, 1, {}};
 }
@@ -324,7 +334,8 @@ StepAnswer Farm::State::on(const RetryTasks& e, Now, Effects& effects) {
     index(*j, 0);
     touch(*j);
   }
-  if (j->cancelled) return {Error{ErrorClass::conflict, "This job is being cancelled; retry it when it has ended.", {}}, 0, {}};
+  if (j->cancelled)
+    return {Error{ErrorClass::conflict, "This job is being cancelled; retry it when it has ended.", {}}, 0, {}};
   StepAnswer answer;
   answer.count = e.ended ? j->fresh() : 0;  // the range
   for (const auto& again : e.tasks) {
@@ -382,7 +393,9 @@ void Farm::finish_batch(Now now, Effects& effects) {
   s_->dirty.clear();
 }
 
-bool Farm::dirty() const { return !s_->dirty.empty(); }
+bool Farm::dirty() const {
+  return !s_->dirty.empty();
+}
 
 Instant Farm::next_wake() const {
   Instant wake = s_->recover_until;
@@ -396,13 +409,18 @@ Result<> Farm::set_policy(std::string_view name) {
   if (made == nullptr) {
     std::string known;
     for (const auto n : policy::names()) known += (known.empty() ? "" : ", ") + std::string(n);
-    return Error{ErrorClass::invalid_argument, "There is no policy '" + std::string(name) + "'. Known are: " + known + ".", {}};
+    return Error{
+        ErrorClass::invalid_argument, "There is no policy '" + std::string(name) + "'. Known are: " + known + ".", {}};
   }
   s_->policy = std::move(made);
   s_->reindex();
   return {};
 }
-std::string_view Farm::policy() const { return s_->policy->name(); }
-std::vector<std::string_view> policy_names() { return policy::names(); }
+std::string_view Farm::policy() const {
+  return s_->policy->name();
+}
+std::vector<std::string_view> policy_names() {
+  return policy::names();
+}
 
 }  // namespace grange::core

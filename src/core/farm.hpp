@@ -1,4 +1,5 @@
-// The only owner of scheduling truth. Pure: no clock, no I/O, no threads; the same events at the same times give the same effects.
+// The only owner of scheduling truth. Pure: no clock, no I/O, no threads; the same events at the same times give the
+// same effects.
 #pragma once
 
 #include <memory>
@@ -14,15 +15,22 @@ namespace grange::core {
 
 struct FarmOptions {
   Millis lease = limits::kLease;
-  std::uint64_t incarnation = 1;   // of the server: high bits of every lease epoch
-  std::uint64_t seed = 1;          // jitter of back-offs
+  std::uint64_t incarnation = 1;  // of the server: high bits of every lease epoch
+  std::uint64_t seed = 1;         // jitter of back-offs
   std::string policy = "priority";
 };
 
 // Which waiting work goes to which worker, as counts: ids are bound when the plan is applied.
 struct Plan {
-  struct Grant { JobNo job; WorkerNo worker; std::uint32_t count = 0; };
-  struct TakeBack { WorkerNo worker; std::uint32_t count = 0; };
+  struct Grant {
+    JobNo job;
+    WorkerNo worker;
+    std::uint32_t count = 0;
+  };
+  struct TakeBack {
+    WorkerNo worker;
+    std::uint32_t count = 0;
+  };
   std::vector<Grant> grants;
   std::vector<TakeBack> take_backs;
   bool empty() const { return grants.empty() && take_backs.empty(); }
@@ -33,11 +41,12 @@ class Farm {
   explicit Farm(FarmOptions options);
   ~Farm();
 
-  // Start-up, before the first step: what the store had. Tasks that were handed out wait for their worker until one lease has passed.
-  void load_job(JobNo job, const JobHeader& header, const JobProgressed& progress, const std::vector<std::uint32_t>& open,
-                const std::vector<std::uint32_t>& skipped);
+  // Start-up, before the first step: what the store had. Tasks that were handed out wait for their worker until one
+  // lease has passed.
+  void load_job(JobNo job, const JobHeader& header, const JobProgressed& progress,
+                const std::vector<std::uint32_t>& open, const std::vector<std::uint32_t>& skipped);
   void load_task(const TaskKept& kept, Now now);
-  void load_expected(WorkerNo worker);       // was connected when the server ended
+  void load_expected(WorkerNo worker);  // was connected when the server ended
   void loaded(Now now);
 
   // Total: every event in every state has an answer. Appends to `effects`.
@@ -46,23 +55,23 @@ class Farm {
   void apply(const Plan& plan, Now now, Effects& effects);
   // Ends a batch: the last word on each job that it touched.
   void finish_batch(Now now, Effects& effects);
-  bool dirty() const;                        // some job was touched since the last finish_batch
-  Instant next_wake() const;                 // when a Tick is due at the latest
+  bool dirty() const;         // some job was touched since the last finish_batch
+  Instant next_wake() const;  // when a Tick is due at the latest
 
   Result<> set_policy(std::string_view name);
   std::string_view policy() const;
 
   FarmView view() const;
-  std::optional<JobView> job(JobNo job) const;          // live jobs only
-  std::optional<TaskView> task(TaskId task) const;      // of live jobs; nullopt: ended, or no such task
+  std::optional<JobView> job(JobNo job) const;      // live jobs only
+  std::optional<TaskView> task(TaskId task) const;  // of live jobs; nullopt: ended, or no such task
   std::vector<JobView> jobs() const;
   std::vector<WorkerView> workers() const;
   std::optional<WorkerView> worker(WorkerNo worker) const;
   std::vector<TaskView> held_by(WorkerNo worker) const;
 
-  void check_invariants() const;             // asserts
+  void check_invariants() const;  // asserts
 
-  struct State;                              // private to the core's own files
+  struct State;  // private to the core's own files
 
  private:
   std::unique_ptr<State> s_;

@@ -42,7 +42,8 @@ struct Disk {
   }
 
   std::unique_ptr<Farm> load(std::uint64_t incarnation, Now now, std::string policy) const {
-    auto farm = std::make_unique<Farm>(FarmOptions{.incarnation = incarnation, .seed = incarnation, .policy = std::move(policy)});
+    auto farm = std::make_unique<Farm>(
+        FarmOptions{.incarnation = incarnation, .seed = incarnation, .policy = std::move(policy)});
     for (const auto& [no, job] : jobs) {
       if (ended(job.progress.state)) continue;
       std::vector<std::uint32_t> open, skipped;
@@ -170,12 +171,18 @@ struct World {
           step(WorkerGone{w, for_good, prng.below(2) == 0});
         }
         break;
-      case 4: case 5: case 6:
+      case 4:
+      case 5:
+      case 6:
         for (auto& [id, h] : m.holds) {
-          if (m.online && prng.below(2) == 0 && !h.second && step(AttemptStarted{w, h.first}).result.ok()) h.second = true;
+          if (m.online && prng.below(2) == 0 && !h.second && step(AttemptStarted{w, h.first}).result.ok())
+            h.second = true;
         }
         break;
-      case 7: case 8: case 9: case 10: {
+      case 7:
+      case 8:
+      case 9:
+      case 10: {
         std::vector<Fence> ends;
         for (auto& [id, h] : m.holds) {
           if (m.online && prng.below(2) == 0) ends.push_back(h.first);
@@ -183,7 +190,10 @@ struct World {
         for (const auto& fence : ends) {
           const bool ok = prng.below(4) != 0;
           if (ok) last_ok.insert(fence.task);
-          step(AttemptEnded{.worker = w, .fence = fence, .ok = ok, .permanent = prng.below(10) == 0,
+          step(AttemptEnded{.worker = w,
+                            .fence = fence,
+                            .ok = ok,
+                            .permanent = prng.below(10) == 0,
                             .failure = ok ? FailureClass::none : FailureClass::exception});
           if (prng.below(8) == 0) {  // said twice
             EXPECT_FALSE(step(AttemptEnded{.worker = w, .fence = fence}).result.ok());
@@ -192,7 +202,8 @@ struct World {
         break;
       }
       case 11: {  // a lie: a fence that nobody gave out, or another's
-        const TaskId task = TaskId::of({1 + static_cast<std::uint32_t>(prng.below(last_job + 1))}, static_cast<std::uint32_t>(prng.below(5)));
+        const TaskId task = TaskId::of({1 + static_cast<std::uint32_t>(prng.below(last_job + 1))},
+                                       static_cast<std::uint32_t>(prng.below(5)));
         const Fence fence{task, static_cast<Attempt>(prng.below(3)), prng.below(100)};
         if (m.holds.contains(task)) break;  // the refusal would make an honest worker drop it
         EXPECT_FALSE(step(AttemptEnded{.worker = w, .fence = fence}).result.ok());
@@ -203,7 +214,8 @@ struct World {
         break;
       case 13:
         if (last_job > 0) {
-          step(CancelTask{TaskId::of({1 + static_cast<std::uint32_t>(prng.below(last_job))}, static_cast<std::uint32_t>(prng.below(20)))});
+          step(CancelTask{TaskId::of({1 + static_cast<std::uint32_t>(prng.below(last_job))},
+                                     static_cast<std::uint32_t>(prng.below(20)))});
         }
         break;
       case 14:
@@ -286,7 +298,9 @@ TEST(Farm, KeepsItsPromisesUnderAnythingThatHappens) {
       JobCounts counts;
       for (const auto& [id, o] : world.disk.outcomes) {
         if (id.job() != no) continue;
-        (o.end == TaskEnd::completed ? counts.completed : o.end == TaskEnd::failed ? counts.failed : counts.cancelled) += 1;
+        (o.end == TaskEnd::completed ? counts.completed
+         : o.end == TaskEnd::failed  ? counts.failed
+                                     : counts.cancelled) += 1;
       }
       const std::uint32_t never = job.header.count - counts.ended();
       counts.cancelled += never;  // cancelled as a range: no outcome of their own
@@ -297,16 +311,17 @@ TEST(Farm, KeepsItsPromisesUnderAnythingThatHappens) {
 
 TEST(AttemptState, FollowsTheStrictTable) {
   using enum AttemptState;
-  const std::set<std::pair<AttemptState, AttemptState>> legal = {{pending, assigned}, {assigned, running}, {assigned, failed},
-                                                                 {running, paused},   {running, completed}, {running, failed},
-                                                                 {paused, running},   {paused, failed}};
+  const std::set<std::pair<AttemptState, AttemptState>> legal = {
+      {pending, assigned},  {assigned, running}, {assigned, failed}, {running, paused},
+      {running, completed}, {running, failed},   {paused, running},  {paused, failed}};
   for (const auto from : {pending, assigned, running, paused, completed, failed}) {
     for (const auto to : {pending, assigned, running, paused, completed, failed}) {
       auto state = from;
       const auto moved = transition(state, to);
       EXPECT_EQ(moved.ok(), legal.contains({from, to}));
       if (!moved.ok()) {
-        EXPECT_EQ(moved.error().message, "Cannot transition from " + std::string(name(from)) + " to " + std::string(name(to)));
+        EXPECT_EQ(moved.error().message,
+                  "Cannot transition from " + std::string(name(from)) + " to " + std::string(name(to)));
         EXPECT_EQ(state, from);
       }
     }
@@ -319,8 +334,12 @@ struct Small {
   Effects effects;
   Now now{{1'000'000}, {1'700'000'000'000}};
 
-  void worker(std::uint32_t no, std::uint32_t slots, std::uint32_t window, std::vector<std::string> engines = {"builtin"}) {
-    farm.step(WorkerHello{{no}, {.slots = slots, .cpus_milli = 1000 * slots, .engines = std::move(engines)}, window, {}, kNoBody}, now, effects);
+  void worker(std::uint32_t no, std::uint32_t slots, std::uint32_t window,
+              std::vector<std::string> engines = {"builtin"}) {
+    farm.step(
+        WorkerHello{
+            {no}, {.slots = slots, .cpus_milli = 1000 * slots, .engines = std::move(engines)}, window, {}, kNoBody},
+        now, effects);
   }
   void job(std::uint32_t no, std::uint32_t count, std::string engine = "builtin", int priority = 0) {
     JobHeader header{.count = count, .priority = priority};
@@ -404,7 +423,8 @@ TEST(Farm, RetriesBackOffExponentiallyThenFail) {
     ASSERT_EQ(sent.size(), 1u);
     EXPECT_EQ(sent[0].fence.attempt, static_cast<Attempt>(attempt));
     s.effects.failed.clear();
-    s.farm.step(AttemptEnded{.worker = {1}, .fence = sent[0].fence, .ok = false, .failure = FailureClass::exit_code}, s.now, s.effects);
+    s.farm.step(AttemptEnded{.worker = {1}, .fence = sent[0].fence, .ok = false, .failure = FailureClass::exit_code},
+                s.now, s.effects);
     ASSERT_EQ(s.effects.failed.size(), 1u);
     if (s.effects.failed[0].retry) waits.push_back(s.effects.failed[0].retry_in.count());
     s.farm.finish_batch(s.now, s.effects);

@@ -1,7 +1,7 @@
 // Matching waiting work with workers: jobs in the policy's order, workers in the policy's order, work as counts.
 //
-// Two tiers. First what fits into free resources; then a backlog, up to each worker's window, so that no worker waits a round trip.
-// A request that fits nowhere closes its group only: it never hides what stands behind it.
+// Two tiers. First what fits into free resources; then a backlog, up to each worker's window, so that no worker waits a
+// round trip. A request that fits nowhere closes its group only: it never hides what stands behind it.
 #include <algorithm>
 #include <queue>
 
@@ -98,7 +98,8 @@ class Planner {
     }
     std::sort(open.begin(), open.end(), [](const Spare* a, const Spare* b) { return a->held < b->held; });
     for (std::size_t i = 0; i < open.size() && left > 0; ++i) {
-      const auto share = (left + static_cast<std::uint32_t>(open.size() - i) - 1) / static_cast<std::uint32_t>(open.size() - i);
+      const auto share =
+          (left + static_cast<std::uint32_t>(open.size() - i) - 1) / static_cast<std::uint32_t>(open.size() - i);
       const auto n = std::min({share, open[i]->worker->window - open[i]->held, left});
       grant(job, request, *open[i], n);
       left -= n;
@@ -140,9 +141,11 @@ class Planner {
       const auto n = std::min({waiting, held - w->capacity.slots, std::max(idle, (held - w->capacity.slots) / 2)});
       const bool helps = std::any_of(w->held.begin(), w->held.end(), [&](const Task* t) {
         const Job& job = *s_.job(t->id.job());
-        return t->held()->state == AttemptState::assigned && std::any_of(spares_.begin(), spares_.end(), [&](const Spare& s) {
-          return s.worker != w.get() && s_.eligible(*s.worker, job.request) && s.load.fits(s_.request(job), s.worker->capacity);
-        });
+        return t->held()->state == AttemptState::assigned &&
+               std::any_of(spares_.begin(), spares_.end(), [&](const Spare& s) {
+                 return s.worker != w.get() && s_.eligible(*s.worker, job.request) &&
+                        s.load.fits(s_.request(job), s.worker->capacity);
+               });
       });
       if (!helps || n == 0) continue;
       plan_.take_backs.push_back({no, n});
@@ -168,7 +171,9 @@ void Farm::apply(const Plan& plan, Now now, Effects& effects) {
     Worker* w = s_->worker(grant.worker);
     if (job == nullptr || w == nullptr || !w->connected) continue;  // planned on an older state
     const auto before = job->ready();
-    const auto n = std::min({grant.count, before, w->window - std::min<std::uint32_t>(w->window, static_cast<std::uint32_t>(w->held.size()))});
+    const auto n =
+        std::min({grant.count, before,
+                  w->window - std::min<std::uint32_t>(w->window, static_cast<std::uint32_t>(w->held.size()))});
     for (std::uint32_t i = 0; i < n; ++i) {
       Task* task = nullptr;
       if (!job->again.empty()) {

@@ -1,4 +1,5 @@
-// What the core wants on disk. A batch of these is one transaction; the store's fold over all of them is the state after a restart.
+// What the core wants on disk. A batch of these is one transaction; the store's fold over all of them is the state
+// after a restart.
 #pragma once
 
 #include <variant>
@@ -9,7 +10,12 @@
 namespace grange::core {
 
 // A job was accepted. Its spec and argument pages are in the body.
-struct JobAdded { JobNo job; BodyRef body = kNoBody; JobHeader header; WallMs at; };
+struct JobAdded {
+  JobNo job;
+  BodyRef body = kNoBody;
+  JobHeader header;
+  WallMs at;
+};
 
 // The last word of a batch on a job: at most one a job and batch.
 // Tasks from `next_index` on were never handed out; below it, a task without an outcome is live.
@@ -23,23 +29,32 @@ struct JobProgressed {
   friend bool operator==(const JobProgressed&, const JobProgressed&) = default;
 };
 
-// A task that will run, or runs, as an attempt that its job's range does not imply (attempt > 1). Replaces an earlier one.
-struct TaskKept { TaskId task; Attempt attempt = 1; std::uint16_t failures = 0; std::uint16_t crashes = 0; WallMs ready_at{}; };
+// A task that will run, or runs, as an attempt that its job's range does not imply (attempt > 1). Replaces an earlier
+// one.
+struct TaskKept {
+  TaskId task;
+  Attempt attempt = 1;
+  std::uint16_t failures = 0;
+  std::uint16_t crashes = 0;
+  WallMs ready_at{};
+};
 
 // A task ended. Removes its TaskKept and its checkpoint.
 struct TaskEnded {
   TaskId task;
   TaskEnd end = TaskEnd::completed;
   FailureClass failure = FailureClass::none;
-  Attempt attempt = 0;      // 0: never handed out
-  WorkerNo worker{};        // 0: none
-  BodyRef body = kNoBody;   // the result, or the failure's message
+  Attempt attempt = 0;     // 0: never handed out
+  WorkerNo worker{};       // 0: none
+  BodyRef body = kNoBody;  // the result, or the failure's message
   WallMs at{};
   std::uint64_t run_us = 0;
 };
 
 // An outcome is taken back: the task runs again (retry of a failed one).
-struct TaskReopened { TaskId task; };
+struct TaskReopened {
+  TaskId task;
+};
 
 // An attempt failed, whatever became of the task: the history behind /api/worker-failures.
 struct AttemptFailed {
@@ -51,10 +66,20 @@ struct AttemptFailed {
   WallMs at{};
 };
 
-struct CheckpointKept { TaskId task; Attempt attempt = 1; BodyRef body = kNoBody; };
+struct CheckpointKept {
+  TaskId task;
+  Attempt attempt = 1;
+  BodyRef body = kNoBody;
+};
 
-struct WorkerSeen { WorkerNo worker; bool connected = false; BodyRef body = kNoBody; WallMs at{}; };  // body: name and manifest; kNoBody: as before
+struct WorkerSeen {
+  WorkerNo worker;
+  bool connected = false;
+  BodyRef body = kNoBody;
+  WallMs at{};
+};  // body: name and manifest; kNoBody: as before
 
-using Record = std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept, WorkerSeen>;
+using Record =
+    std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept, WorkerSeen>;
 
 }  // namespace grange::core

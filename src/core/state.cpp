@@ -140,15 +140,21 @@ void Farm::State::next_attempt(Task& task, Effects& effects, WallMs ready_at) {
   effects.records.push_back(TaskKept{task.id, task.attempt, task.failures, task.crashes, ready_at});
 }
 
-void Farm::State::end_task(Job& job, Task& task, TaskEnd end, FailureClass failure, WorkerNo by, BodyRef body, std::uint64_t run_us, Now now,
-                           Effects& effects) {
+void Farm::State::end_task(Job& job, Task& task, TaskEnd end, FailureClass failure, WorkerNo by, BodyRef body,
+                           std::uint64_t run_us, Now now, Effects& effects) {
   leave(job, task);
   effects.records.push_back(TaskEnded{task.id, end, failure, task.attempt, by, body, now.wall, run_us});
   queued -= 1;
   switch (end) {
-    case TaskEnd::completed: job.counts.completed += 1; break;
-    case TaskEnd::failed: job.counts.failed += 1; break;
-    case TaskEnd::cancelled: job.counts.cancelled += 1; break;
+    case TaskEnd::completed:
+      job.counts.completed += 1;
+      break;
+    case TaskEnd::failed:
+      job.counts.failed += 1;
+      break;
+    case TaskEnd::cancelled:
+      job.counts.cancelled += 1;
+      break;
   }
   touch(job);
   drop_task(job, task);

@@ -10,25 +10,34 @@
 #include <unordered_set>
 #include <variant>
 
+#include "base/range_set.hpp"
 #include "core/farm.hpp"
 #include "core/policy/policy.hpp"
-#include "base/range_set.hpp"
 
 namespace grange::core {
 
 // Where a live task is. Each state carries what only it has.
-struct Ready {};                               // in its job's `again`
-struct Delayed { Instant ready_at; WallMs wall; };
-struct HeldBy { WorkerNo worker; std::uint32_t position = 0; LeaseEpoch epoch = 0; AttemptState state = AttemptState::assigned; bool asked_back = false; };
-struct Recovering {};                          // handed out before the restart; its worker may come back with it
+struct Ready {};  // in its job's `again`
+struct Delayed {
+  Instant ready_at;
+  WallMs wall;
+};
+struct HeldBy {
+  WorkerNo worker;
+  std::uint32_t position = 0;
+  LeaseEpoch epoch = 0;
+  AttemptState state = AttemptState::assigned;
+  bool asked_back = false;
+};
+struct Recovering {};  // handed out before the restart; its worker may come back with it
 
 struct Task {
   TaskId id;
   std::variant<Ready, Delayed, HeldBy, Recovering> where;
-  Attempt attempt = 1;                         // the one it has now, or will have next
+  Attempt attempt = 1;  // the one it has now, or will have next
   std::uint16_t failures = 0;
   std::uint16_t crashes = 0;
-  std::uint32_t job_position = 0;              // in Job::live
+  std::uint32_t job_position = 0;  // in Job::live
 
   HeldBy* held() { return std::get_if<HeldBy>(&where); }
   const HeldBy* held() const { return std::get_if<HeldBy>(&where); }
@@ -42,19 +51,17 @@ struct Job {
   std::uint32_t next_index = 0;
   JobCounts counts;
   std::uint32_t assigned = 0, running = 0, delayed = 0, recovering = 0;
-  std::deque<std::uint32_t> again;             // materialized and ready
+  std::deque<std::uint32_t> again;  // materialized and ready
   std::vector<Task*> live;
-  RangeSet skipped;                            // not handed out with the range: cancelled one by one
-  std::uint32_t skipped_ahead = 0;             // of these, from next_index on
+  RangeSet skipped;                 // not handed out with the range: cancelled one by one
+  std::uint32_t skipped_ahead = 0;  // of these, from next_index on
   WallMs started{}, ended{};
   bool cancelled = false;
   bool dirty = false;
-  JobProgressed kept;                          // what is in the journal of it
+  JobProgressed kept;  // what is in the journal of it
 
   // Never handed out and still to run.
-  std::uint32_t fresh() const {
-    return cancelled ? 0 : header.count - next_index - skipped_ahead;
-  }
+  std::uint32_t fresh() const { return cancelled ? 0 : header.count - next_index - skipped_ahead; }
   void skip(std::uint32_t index) {
     GRANGE_ASSERT(index >= next_index && !skipped.contains(index));
     skipped.add(index);
@@ -99,8 +106,8 @@ struct Load {
     tasks -= 1;
   }
   bool fits(const Request& r, const Capacity& c) const {
-    return tasks + 1 <= c.slots && cpus_milli + r.cpus_milli <= c.cpus_milli && gpus_milli + r.gpus_milli <= c.gpus_milli &&
-           memory + r.memory <= c.memory && disk + r.disk <= c.disk;
+    return tasks + 1 <= c.slots && cpus_milli + r.cpus_milli <= c.cpus_milli &&
+           gpus_milli + r.gpus_milli <= c.gpus_milli && memory + r.memory <= c.memory && disk + r.disk <= c.disk;
   }
   friend bool operator==(const Load&, const Load&) = default;
 };
@@ -111,13 +118,13 @@ struct Worker {
   std::uint32_t window = 1;
   bool connected = false, draining = false;
   Instant lease_until{};
-  std::vector<Task*> held;                     // assigned and running
+  std::vector<Task*> held;  // assigned and running
   std::uint32_t running = 0;
-  Load load;                                   // of all it holds
-  std::uint32_t taking_back = 0;               // of these, asked back and not answered yet
+  Load load;                      // of all it holds
+  std::uint32_t taking_back = 0;  // of these, asked back and not answered yet
   std::uint64_t last_used = 0;
-  double success = 1, mean_run_us = 0;         // decayed by 1/16 an attempt
-  mutable std::vector<std::int8_t> eligible;   // a cache by RequestId: 0 unknown, 1 yes, -1 no
+  double success = 1, mean_run_us = 0;        // decayed by 1/16 an attempt
+  mutable std::vector<std::int8_t> eligible;  // a cache by RequestId: 0 unknown, 1 yes, -1 no
 };
 
 struct Farm::State {
@@ -127,7 +134,7 @@ struct Farm::State {
   LeaseEpoch next_epoch = 1;
   std::uint64_t use_counter = 0;
 
-  std::vector<Request> requests;               // by RequestId
+  std::vector<Request> requests;  // by RequestId
   std::map<Request, RequestId> request_ids;
   std::unordered_map<JobNo, std::unique_ptr<Job>> jobs;
   std::unordered_map<TaskId, Task> tasks;
@@ -147,7 +154,7 @@ struct Farm::State {
   std::unordered_set<WorkerNo> expected;         // connected when the last server ended, not back yet
   Instant recover_until = Instant::never();
   std::uint64_t recovering = 0;
-  std::uint64_t queued = 0, active = 0;          // tasks not held, held
+  std::uint64_t queued = 0, active = 0;  // tasks not held, held
 
   Job* job(JobNo no) {
     const auto it = jobs.find(no);
@@ -174,7 +181,7 @@ struct Farm::State {
 
   Task& add_task(Job& job, std::uint32_t index);
   void drop_task(Job& job, Task& task);
-  void leave(Job& job, Task& task);                  // out of where it is now; the caller puts it somewhere
+  void leave(Job& job, Task& task);  // out of where it is now; the caller puts it somewhere
   void hold(Job& job, Task& task, Worker& w, LeaseEpoch epoch, AttemptState state);
   void make_ready(Job& job, Task& task);
   void delay(Job& job, Task& task, Millis wait, Now now);
@@ -182,8 +189,8 @@ struct Farm::State {
   // The attempt that holds this fence on this worker, or null: the fence is stale.
   Task* fenced(WorkerNo worker, const Fence& fence);
   void next_attempt(Task& task, Effects& effects, WallMs ready_at);
-  void end_task(Job& job, Task& task, TaskEnd end, FailureClass failure, WorkerNo worker, BodyRef body, std::uint64_t run_us, Now now,
-                Effects& effects);
+  void end_task(Job& job, Task& task, TaskEnd end, FailureClass failure, WorkerNo worker, BodyRef body,
+                std::uint64_t run_us, Now now, Effects& effects);
   void lose_attempt(Task& task, bool charge, Now now, Effects& effects);
   std::uint32_t lose_worker(Worker& w, bool charge, Now now, Effects& effects, WorkerNews news);
   std::uint32_t cancel_rest(Job& job, Now now, Effects& effects);

@@ -4,47 +4,70 @@ namespace grange::core {
 
 std::string_view name(TaskEnd e) {
   switch (e) {
-    case TaskEnd::completed: return "completed";
-    case TaskEnd::failed: return "failed";
-    case TaskEnd::cancelled: return "cancelled";
+    case TaskEnd::completed:
+      return "completed";
+    case TaskEnd::failed:
+      return "failed";
+    case TaskEnd::cancelled:
+      return "cancelled";
   }
   return "failed";
 }
 
 std::string_view name(FailureClass c) {
   switch (c) {
-    case FailureClass::none: return "none";
-    case FailureClass::worker_lost: return "worker_lost";
-    case FailureClass::out_of_memory: return "out_of_memory";
-    case FailureClass::time_limit: return "time_limit";
-    case FailureClass::exit_code: return "exit_code";
-    case FailureClass::exception: return "exception";
-    case FailureClass::engine: return "engine_error";
-    case FailureClass::refused: return "refused";
-    case FailureClass::cancelled: return "cancelled";
+    case FailureClass::none:
+      return "none";
+    case FailureClass::worker_lost:
+      return "worker_lost";
+    case FailureClass::out_of_memory:
+      return "out_of_memory";
+    case FailureClass::time_limit:
+      return "time_limit";
+    case FailureClass::exit_code:
+      return "exit_code";
+    case FailureClass::exception:
+      return "exception";
+    case FailureClass::engine:
+      return "engine_error";
+    case FailureClass::refused:
+      return "refused";
+    case FailureClass::cancelled:
+      return "cancelled";
   }
   return "none";
 }
 
 std::string_view name(JobState s) {
   switch (s) {
-    case JobState::pending: return "pending";
-    case JobState::running: return "running";
-    case JobState::completed: return "completed";
-    case JobState::failed: return "failed";
-    case JobState::cancelled: return "cancelled";
+    case JobState::pending:
+      return "pending";
+    case JobState::running:
+      return "running";
+    case JobState::completed:
+      return "completed";
+    case JobState::failed:
+      return "failed";
+    case JobState::cancelled:
+      return "cancelled";
   }
   return "pending";
 }
 
 std::string_view name(AttemptState s) {
   switch (s) {
-    case AttemptState::pending: return "pending";
-    case AttemptState::assigned: return "assigned";
-    case AttemptState::running: return "running";
-    case AttemptState::paused: return "paused";
-    case AttemptState::completed: return "completed";
-    case AttemptState::failed: return "failed";
+    case AttemptState::pending:
+      return "pending";
+    case AttemptState::assigned:
+      return "assigned";
+    case AttemptState::running:
+      return "running";
+    case AttemptState::paused:
+      return "paused";
+    case AttemptState::completed:
+      return "completed";
+    case AttemptState::failed:
+      return "failed";
   }
   return "pending";
 }
@@ -52,12 +75,17 @@ std::string_view name(AttemptState s) {
 bool allowed(AttemptState from, AttemptState to) {
   using enum AttemptState;
   switch (from) {
-    case pending: return to == assigned;
-    case assigned: return to == running || to == failed;
-    case running: return to == paused || to == completed || to == failed;
-    case paused: return to == running || to == failed;
+    case pending:
+      return to == assigned;
+    case assigned:
+      return to == running || to == failed;
+    case running:
+      return to == paused || to == completed || to == failed;
+    case paused:
+      return to == running || to == failed;
     case completed:
-    case failed: return false;
+    case failed:
+      return false;
   }
   return false;
 }
@@ -65,7 +93,8 @@ bool allowed(AttemptState from, AttemptState to) {
 Result<> transition(AttemptState& state, AttemptState to) {
   if (!allowed(state, to)) {
     return Error{ErrorClass::invalid_state_transition,
-                 "Cannot transition from " + std::string(name(state)) + " to " + std::string(name(to)), {}};
+                 "Cannot transition from " + std::string(name(state)) + " to " + std::string(name(to)),
+                 {}};
   }
   state = to;
   return {};

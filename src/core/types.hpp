@@ -19,11 +19,21 @@ enum class TaskEnd : std::uint8_t { completed = 1, failed = 2, cancelled = 3 };
 
 // Numbers as on the wire (FailureClass in wire.proto).
 enum class FailureClass : std::uint8_t {
-  none = 0, worker_lost = 1, out_of_memory = 2, time_limit = 3, exit_code = 4, exception = 5, engine = 6, refused = 7, cancelled = 8
+  none = 0,
+  worker_lost = 1,
+  out_of_memory = 2,
+  time_limit = 3,
+  exit_code = 4,
+  exception = 5,
+  engine = 6,
+  refused = 7,
+  cancelled = 8
 };
 
 enum class JobState : std::uint8_t { pending = 0, running = 1, completed = 2, failed = 3, cancelled = 4 };
-inline bool ended(JobState s) { return s >= JobState::completed; }
+inline bool ended(JobState s) {
+  return s >= JobState::completed;
+}
 
 std::string_view name(TaskEnd e);
 std::string_view name(FailureClass c);
@@ -53,8 +63,8 @@ struct Capacity {
   std::uint32_t gpus_milli = 0;
   Bytes memory = 0;
   Bytes disk = 0;
-  std::vector<std::string> engines = {};                          // sorted
-  std::vector<std::pair<std::string, std::string>> labels = {};   // sorted
+  std::vector<std::string> engines = {};                         // sorted
+  std::vector<std::pair<std::string, std::string>> labels = {};  // sorted
 };
 
 struct RetryPolicy {

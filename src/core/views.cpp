@@ -34,20 +34,22 @@ TaskView view_of(const Task& task) {
 }
 
 WorkerView view_of(const Worker& w) {
-  return {.worker = w.no,
-          .connected = w.connected,
-          .draining = w.draining,
-          .window = w.window,
-          .running = w.running,
-          .backlog = static_cast<std::uint32_t>(w.held.size()) - w.running,
-          .cpus_used_milli = static_cast<std::uint32_t>(std::min<std::uint64_t>(w.load.cpus_milli, w.capacity.cpus_milli)),
-          .capacity = w.capacity};
+  return {
+      .worker = w.no,
+      .connected = w.connected,
+      .draining = w.draining,
+      .window = w.window,
+      .running = w.running,
+      .backlog = static_cast<std::uint32_t>(w.held.size()) - w.running,
+      .cpus_used_milli = static_cast<std::uint32_t>(std::min<std::uint64_t>(w.load.cpus_milli, w.capacity.cpus_milli)),
+      .capacity = w.capacity};
 }
 
 }  // namespace
 
 FarmView Farm::view() const {
-  FarmView v{.live_jobs = static_cast<std::uint32_t>(s_->jobs.size()), .queued_tasks = s_->queued, .active_tasks = s_->active};
+  FarmView v{
+      .live_jobs = static_cast<std::uint32_t>(s_->jobs.size()), .queued_tasks = s_->queued, .active_tasks = s_->active};
   for (const auto& [no, w] : s_->workers) {
     v.running_tasks += w->running;
     if (!w->connected) continue;

@@ -24,10 +24,10 @@ enum class LiveState : std::uint8_t { pending, assigned, running, delayed, recov
 struct TaskView {
   TaskId task;
   LiveState state{};
-  Attempt attempt = 0;      // 0: never tried
+  Attempt attempt = 0;  // 0: never tried
   std::uint16_t failures = 0, crashes = 0;
   WorkerNo worker{};
-  WallMs ready_at{};        // delayed
+  WallMs ready_at{};  // delayed
 };
 
 struct WorkerView {
@@ -40,8 +40,8 @@ struct WorkerView {
 
 struct FarmView {
   std::uint32_t live_jobs = 0, connected_workers = 0, slots = 0;
-  std::uint64_t queued_tasks = 0;   // not held by a worker
-  std::uint64_t active_tasks = 0;   // held by a worker
+  std::uint64_t queued_tasks = 0;  // not held by a worker
+  std::uint64_t active_tasks = 0;  // held by a worker
   std::uint64_t running_tasks = 0;
 };
 

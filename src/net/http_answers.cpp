@@ -73,8 +73,7 @@ asio::awaitable<bool> HttpSession::send_file() {
   const std::unique_ptr<char[]> bytes(new char[kPiece]);
   std::uint64_t at = state->offset, left = state->length;
   while (left > 0) {
-    const std::size_t n =
-        file->read(bytes.get(), static_cast<std::size_t>(std::min<std::uint64_t>(left, kPiece)), at);
+    const std::size_t n = file->read(bytes.get(), static_cast<std::size_t>(std::min<std::uint64_t>(left, kPiece)), at);
     if (n == 0) co_return false;  // it became shorter: the broken connection says so
     const bool sent = co_await write(std::string_view(bytes.get(), n), std::string_view());
     if (!sent) co_return false;

@@ -53,11 +53,11 @@ using HttpExchangePtr = std::shared_ptr<HttpExchange>;
 
 struct ListenerOptions {
   std::string host = "127.0.0.1";
-  std::uint16_t port = 0;                       // 0: a free one
+  std::uint16_t port = 0;  // 0: a free one
   // Beyond loopback names and `host`: names by which the server may be called, and whose web pages may use it: those at
   // any port of "farm.lan", only at that one of "farm.lan:3000". Other pages must come from this very port.
   std::vector<std::string> allowed_hosts = {};
-  bool websocket_only = false;                  // the alias on 9000: WebSocket at any path
+  bool websocket_only = false;  // the alias on 9000: WebSocket at any path
   Millis idle{60'000};
   Millis body_window = limits::kBodyWindow;
   Bytes body_budget = limits::kBodiesInFlight;

@@ -115,9 +115,7 @@ class MemoryConnection final : public Connection, public std::enable_shared_from
 
 // The two hold each other until one is closed; letting go of a handle closes it.
 ConnectionPtr handle(const std::shared_ptr<MemoryConnection>& connection) {
-  return ConnectionPtr(connection.get(), [connection](Connection*) {
-    connection->abandon();
-  });
+  return ConnectionPtr(connection.get(), [connection](Connection*) { connection->abandon(); });
 }
 
 }  // namespace

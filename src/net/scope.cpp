@@ -44,7 +44,7 @@ class Ended {
  private:
   void leave() {
     const auto state = std::move(state_);
-    if (!state) return;                   // moved from, or left already
+    if (!state) return;  // moved from, or left already
     {
       const auto cancel = std::move(*at_);  // it may hold the session, and that the scope
       state->cancels.erase(at_);

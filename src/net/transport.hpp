@@ -40,7 +40,7 @@ class Connection {
   // hold back.
   virtual bool send(std::string message, bool binary) = 0;
   virtual void close(std::uint16_t code, std::string reason) = 0;  // polite; on_closed follows. Idempotent
-  virtual void ping() {}  // asks the peer for a sign of life, which on_alive tells
+  virtual void ping() {}            // asks the peer for a sign of life, which on_alive tells
   virtual void set_idle(Millis) {}  // the silence after which it is given up, where it counts that
   virtual bool open() const = 0;
   virtual std::size_t unsent_bytes() const = 0;

@@ -21,16 +21,42 @@ using core::Body;
 using core::Event;
 
 // Work for the engine's thread, in order of arrival.
-struct Cancel { JobNo job; std::optional<std::uint32_t> index; std::string reason; std::function<void(Result<std::uint32_t>)> done; };
-struct Retry { JobNo job; std::function<void(Result<std::uint32_t>)> done; };
-struct Alive { WorkerNo worker; };
-struct Gone { WorkerNo worker; std::uint64_t session = 0; bool for_good = false; };
-struct Drain { WorkerNo worker; };
-struct SetPolicy { std::string name; std::function<void(Result<>)> done; };
-struct ForgetAll { std::function<void(Result<>)> done; };
-struct Inspect { std::function<void(const core::Farm&)> look; };
-struct Maintain { std::function<void(store::Store&)> work; };
-using Call = std::variant<SubmitCall, HelloCall, ReportCall, Cancel, Retry, Alive, Gone, Drain, SetPolicy, ForgetAll, Inspect, Maintain>;
+struct Cancel {
+  JobNo job;
+  std::optional<std::uint32_t> index;
+  std::string reason;
+  std::function<void(Result<std::uint32_t>)> done;
+};
+struct Retry {
+  JobNo job;
+  std::function<void(Result<std::uint32_t>)> done;
+};
+struct Alive {
+  WorkerNo worker;
+};
+struct Gone {
+  WorkerNo worker;
+  std::uint64_t session = 0;
+  bool for_good = false;
+};
+struct Drain {
+  WorkerNo worker;
+};
+struct SetPolicy {
+  std::string name;
+  std::function<void(Result<>)> done;
+};
+struct ForgetAll {
+  std::function<void(Result<>)> done;
+};
+struct Inspect {
+  std::function<void(const core::Farm&)> look;
+};
+struct Maintain {
+  std::function<void(store::Store&)> work;
+};
+using Call = std::variant<SubmitCall, HelloCall, ReportCall, Cancel, Retry, Alive, Gone, Drain, SetPolicy, ForgetAll,
+                          Inspect, Maintain>;
 
 // One transaction, and what waits for it.
 struct Batch {
@@ -46,7 +72,11 @@ struct Batch {
 class Engine final : public LocalQueue {
  public:
   Engine(store::Store& store, const Clock& clock, LocalOptions options, Deliver deliver)
-      : store_(store), clock_(clock), options_(std::move(options)), deliver_(std::move(deliver)), prng_(options_.seed) {}
+      : store_(store),
+        clock_(clock),
+        options_(std::move(options)),
+        deliver_(std::move(deliver)),
+        prng_(options_.seed) {}
   ~Engine() override { stop(); }
 
   Result<> load() {
@@ -93,18 +123,23 @@ class Engine final : public LocalQueue {
   void alive(WorkerNo worker) override { put(Alive{worker}); }
   void gone(WorkerNo worker, std::uint64_t session, bool for_good) override { put(Gone{worker, session, for_good}); }
   void drain(WorkerNo worker) override { put(Drain{worker}); }
-  void cancel(JobNo job, std::optional<std::uint32_t> index, std::string reason, std::function<void(Result<std::uint32_t>)> done) override {
+  void cancel(JobNo job, std::optional<std::uint32_t> index, std::string reason,
+              std::function<void(Result<std::uint32_t>)> done) override {
     put(Cancel{job, index, std::move(reason), std::move(done)});
   }
   void retry(JobNo job, std::function<void(Result<std::uint32_t>)> done) override { put(Retry{job, std::move(done)}); }
-  void set_policy(std::string name, std::function<void(Result<>)> done) override { put(SetPolicy{std::move(name), std::move(done)}); }
+  void set_policy(std::string name, std::function<void(Result<>)> done) override {
+    put(SetPolicy{std::move(name), std::move(done)});
+  }
   void forget_all(std::function<void(Result<>)> done) override { put(ForgetAll{std::move(done)}); }
   void inspect(std::function<void(const core::Farm&)> look) override { put(Inspect{std::move(look)}); }
   void maintain(std::function<void(store::Store&)> work) override { put(Maintain{std::move(work)}); }
   Result<> room_for(Bytes bytes) const override {
     if (storage_full_.load(std::memory_order_relaxed)) {
-      return Error{ErrorClass::storage_full,
-                   "The data folder's disk is full; new work is refused until there is room. What was accepted is safe.", {}};
+      return Error{
+          ErrorClass::storage_full,
+          "The data folder's disk is full; new work is refused until there is room. What was accepted is safe.",
+          {}};
     }
     return store_.room_for(bytes);
   }
@@ -112,8 +147,13 @@ class Engine final : public LocalQueue {
   std::string server_id() const override { return server_id_; }
 
   QueueCounters counters() const override {
-    return {.events = events_.load(), .batches = batches_.load(), .commits = commits_.load(), .commit_us = commit_us_.load(),
-            .tasks_ended = tasks_ended_.load(), .assigned = assigned_.load(), .storage_full = storage_full_.load()};
+    return {.events = events_.load(),
+            .batches = batches_.load(),
+            .commits = commits_.load(),
+            .commit_us = commit_us_.load(),
+            .tasks_ended = tasks_ended_.load(),
+            .assigned = assigned_.load(),
+            .storage_full = storage_full_.load()};
   }
 
   void stop() override {
@@ -139,7 +179,9 @@ class Engine final : public LocalQueue {
       const bool full = inbox_.size() >= limits::kInbox && std::holds_alternative<SubmitCall>(call);
       if (full) {
         lock.unlock();
-        return refuse(std::move(call), {ErrorClass::rate_limited, "The server has more work waiting to be taken in than it may hold. Slow down.", {}});
+        return refuse(std::move(call), {ErrorClass::rate_limited,
+                                        "The server has more work waiting to be taken in than it may hold. Slow down.",
+                                        {}});
       }
       if (!closing_) {
         inbox_.push_back(std::move(call));
@@ -244,7 +286,8 @@ class Engine final : public LocalQueue {
   template <class T>
   void answer(std::function<void(Result<T>)>& done, Result<T> result) {
     if (!done) return;
-    batch_.answers.push_back([done = std::move(done), result = std::move(result)]() mutable { done(std::move(result)); });
+    batch_.answers.push_back(
+        [done = std::move(done), result = std::move(result)]() mutable { done(std::move(result)); });
   }
 
   void on(SubmitCall& call, Now now) {
@@ -277,11 +320,14 @@ class Engine final : public LocalQueue {
     answer(call.done, Result<Answer>(Answer{no, std::move(id), false}));
   }
 
-  // The job that this key stands for already: the same again, or a conflict. First among those not on disk yet, then on disk.
+  // The job that this key stands for already: the same again, or a conflict. First among those not on disk yet, then on
+  // disk.
   Result<std::optional<SubmitCall::Answer>> known_job(const core::JobBody& body) {
     const auto conflict = [](const char* what, const std::string& name) {
-      return Error{ErrorClass::conflict, "A job with the " + std::string(what) + " '" + name +
-                                             "' exists and is not the same. Choose another, or leave it out.", {}};
+      return Error{ErrorClass::conflict,
+                   "A job with the " + std::string(what) + " '" + name +
+                       "' exists and is not the same. Choose another, or leave it out.",
+                   {}};
     };
     if (body.key.empty() && body.id.empty()) return std::optional<SubmitCall::Answer>{};
     {
@@ -320,7 +366,9 @@ class Engine final : public LocalQueue {
     const std::uint64_t session = ++last_session_;
     sessions_[no] = session;
     const auto body_ref = keep(std::move(call.body));
-    auto stepped = farm_->step(core::WorkerHello{no, std::move(call.capacity), call.window, std::move(call.held), body_ref}, now, batch_.effects);
+    auto stepped =
+        farm_->step(core::WorkerHello{no, std::move(call.capacity), call.window, std::move(call.held), body_ref}, now,
+                    batch_.effects);
     if (!call.resumable) not_resumable_[no] = session;
     answer(call.done, Result<HelloCall::Answer>(HelloCall::Answer{no, std::move(stepped.refused), session}));
   }
@@ -336,7 +384,8 @@ class Engine final : public LocalQueue {
     for (ResultReport& r : call.results) {
       BodyRef body = core::kNoBody;
       const auto& b = r.body;
-      if (!r.ok || !b.value.empty() || !b.value_sha256.empty() || !b.files.empty() || !b.message.empty() || b.exit_code != 0) {
+      if (!r.ok || !b.value.empty() || !b.value_sha256.empty() || !b.files.empty() || !b.message.empty() ||
+          b.exit_code != 0) {
         body = keep(std::move(r.body));
       }
       farm_->step(core::AttemptEnded{call.worker, r.fence, r.ok, r.permanent, r.failure, r.run_us, body}, now, effects);
@@ -361,7 +410,9 @@ class Engine final : public LocalQueue {
     Error error = std::move(stepped.result).error();
     if (auto row = reader_->job(call.job); row.ok() && *row && ended((*row)->state)) {
       error = {ErrorClass::invalid_state_transition,
-               "Job " + (*row)->id + " has ended (" + std::string(core::name((*row)->state)) + "); there is nothing to cancel.", {}};
+               "Job " + (*row)->id + " has ended (" + std::string(core::name((*row)->state)) +
+                   "); there is nothing to cancel.",
+               {}};
     }
     answer(call.done, Result<std::uint32_t>(std::move(error)));
   }
@@ -374,7 +425,9 @@ class Engine final : public LocalQueue {
     if (!row.ok()) return fail(std::move(row).error());
     if (!*row) return fail({ErrorClass::not_found, "There is no job " + std::to_string(call.job.value) + ".", {}});
     if ((*row)->state == core::JobState::completed) {
-      return fail({ErrorClass::invalid_state_transition, "Every task of job " + (*row)->id + " completed; there is nothing to retry.", {}});
+      return fail({ErrorClass::invalid_state_transition,
+                   "Every task of job " + (*row)->id + " completed; there is nothing to retry.",
+                   {}});
     }
     std::uint32_t from = 0;
     for (;;) {
@@ -404,7 +457,8 @@ class Engine final : public LocalQueue {
 
   void on(ForgetAll& call, Now now) {
     if (farm_->view().live_jobs > 0) {
-      return answer(call.done, Result<>(Error{ErrorClass::conflict, "Jobs are waiting or running. Cancel them, then clear.", {}}));
+      return answer(call.done,
+                    Result<>(Error{ErrorClass::conflict, "Jobs are waiting or running. Cancel them, then clear.", {}}));
     }
     flush(now);
     batch_.upkeep.push_back([done = std::move(call.done)](store::Store& store) { done(store.forget_all()); });
@@ -444,15 +498,16 @@ class Engine final : public LocalQueue {
     wake_engine_.notify_one();
   }
 
-  // Returns when the batch is on disk. A full disk, or one that fails, holds everything back until it works again: nothing that was
-  // accepted is lost, nothing is promised before its time.
+  // Returns when the batch is on disk. A full disk, or one that fails, holds everything back until it works again:
+  // nothing that was accepted is lost, nothing is promised before its time.
   void commit(const Batch& batch) {
     if (batch.effects.records.empty()) return;
     Millis wait{100};
     for (;;) {
       const Now before = clock_.now();
       auto done = store_.commit({batch.effects.records, batch.bodies});
-      commit_us_.fetch_add(static_cast<std::uint64_t>((clock_.now().mono - before.mono).count()), std::memory_order_relaxed);
+      commit_us_.fetch_add(static_cast<std::uint64_t>((clock_.now().mono - before.mono).count()),
+                           std::memory_order_relaxed);
       if (done.ok()) {
         commits_.fetch_add(1, std::memory_order_relaxed);
         storage_full_.store(false, std::memory_order_relaxed);
@@ -461,7 +516,8 @@ class Engine final : public LocalQueue {
       const ErrorClass why = done.error().cls;
       if (why != ErrorClass::storage_full && why != ErrorClass::io) {
         // Trying again cannot help, and going on would be a lie. A restart begins from what is on disk.
-        spdlog::critical("The journal cannot be written; the server ends. What was acknowledged is on disk. {}", done.error().message);
+        spdlog::critical("The journal cannot be written; the server ends. What was acknowledged is on disk. {}",
+                         done.error().message);
         spdlog::shutdown();
         std::_Exit(EXIT_FAILURE);
       }
@@ -473,7 +529,9 @@ class Engine final : public LocalQueue {
       if (!closing_) continue;
       if (given_up_at_.us == 0) given_up_at_ = before.mono + limits::kShutdown / 2;
       if (before.mono >= given_up_at_) {
-        spdlog::critical("The server stops without its last batch: nothing of it was acknowledged, so nothing that was promised is lost.");
+        spdlog::critical(
+            "The server stops without its last batch: nothing of it was acknowledged, so nothing that was promised is "
+            "lost.");
         abandoned_ = true;
         return;
       }
@@ -527,7 +585,8 @@ class Engine final : public LocalQueue {
       out.jobs.push_back({j.job, j.state, j.count, j.counts, j.running, j.cancelled_from});
       if (ended(j.state)) pages_->ended(j.job);
     }
-    for (const auto& w : effects.workers) out.workers.push_back({w.worker, static_cast<WorkerChangeKind>(w.news), w.requeued});
+    for (const auto& w : effects.workers)
+      out.workers.push_back({w.worker, static_cast<WorkerChangeKind>(w.news), w.requeued});
     tasks_ended_.fetch_add(ended_count, std::memory_order_relaxed);
     assigned_.fetch_add(out.assign.size(), std::memory_order_relaxed);
 
@@ -557,8 +616,12 @@ class Engine final : public LocalQueue {
   std::uint64_t last_session_ = 0;
   std::unordered_map<std::string, WorkerNo> worker_numbers_;
   std::unordered_map<WorkerNo, std::uint64_t> sessions_, not_resumable_;
-  struct Uncommitted { JobNo job; std::string digest, id; };
-  std::unordered_map<std::string, Uncommitted> uncommitted_;  // "k" + key, "i" + id of jobs that the reader may not see yet
+  struct Uncommitted {
+    JobNo job;
+    std::string digest, id;
+  };
+  std::unordered_map<std::string, Uncommitted>
+      uncommitted_;  // "k" + key, "i" + id of jobs that the reader may not see yet
 
   std::unique_ptr<PageCache> pages_;  // any thread
 
@@ -566,7 +629,7 @@ class Engine final : public LocalQueue {
   std::condition_variable wake_engine_, wake_committer_, committer_free_;
   std::vector<Call> inbox_;
   bool closing_ = false, no_more_batches_ = false;
-  bool idle_ = true;                  // the committer has no batch that is not on disk
+  bool idle_ = true;  // the committer has no batch that is not on disk
   std::unique_ptr<Batch> pending_;
   std::vector<std::string> committed_names_;
   bool abandoned_ = false;  // commit thread
@@ -579,7 +642,8 @@ class Engine final : public LocalQueue {
 
 }  // namespace
 
-Result<std::unique_ptr<LocalQueue>> LocalQueue::start(store::Store& store, const Clock& clock, LocalOptions options, Deliver deliver) {
+Result<std::unique_ptr<LocalQueue>> LocalQueue::start(store::Store& store, const Clock& clock, LocalOptions options,
+                                                      Deliver deliver) {
   if (const auto names = core::policy_names(); std::find(names.begin(), names.end(), options.policy) == names.end()) {
     auto refused = core::Farm({}).set_policy(options.policy);
     return std::move(refused).error();

@@ -17,11 +17,14 @@ struct LocalOptions {
 
 class LocalQueue : public Queue {
  public:
-  // Loads the store into a core and starts its two threads. `deliver` is called on the release thread. The store and the clock outlive it.
-  static Result<std::unique_ptr<LocalQueue>> start(store::Store& store, const Clock& clock, LocalOptions options, Deliver deliver);
+  // Loads the store into a core and starts its two threads. `deliver` is called on the release thread. The store and
+  // the clock outlive it.
+  static Result<std::unique_ptr<LocalQueue>> start(store::Store& store, const Clock& clock, LocalOptions options,
+                                                   Deliver deliver);
   // Takes nothing new, commits all that was taken, joins. Idempotent; the destructor calls it.
   virtual void stop() = 0;
-  // Runs `work` on the commit thread, between two commits: for what only the store's owner may do (retention, named code).
+  // Runs `work` on the commit thread, between two commits: for what only the store's owner may do (retention, named
+  // code).
   virtual void maintain(std::function<void(store::Store&)> work) = 0;
   virtual std::uint64_t incarnation() const = 0;
   virtual std::string server_id() const = 0;

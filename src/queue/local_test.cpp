@@ -55,7 +55,8 @@ struct House {
     queue->submit(std::move(call));
     return p->get_future().get();
   }
-  HelloCall::Answer hello(const std::string& id, std::vector<std::pair<Fence, bool>> held = {}, std::uint32_t window = 4) {
+  HelloCall::Answer hello(const std::string& id, std::vector<std::pair<Fence, bool>> held = {},
+                          std::uint32_t window = 4) {
     auto p = promise_of<HelloCall::Answer>();
     HelloCall call;
     call.body = {id, id, ""};
@@ -200,7 +201,8 @@ TEST(LocalQueue, ARestartKeepsWhatWasAcceptedAndAdoptsWhatStillRuns) {
   }
   House house(folder.path);
   // Back with two of the three that it had; the third is lost with it.
-  const auto answer = house.hello("w", {{held[1].fence, true}, {held[2].fence, false}, {{TaskId::of(no, 9), 7, 7}, true}});
+  const auto answer =
+      house.hello("w", {{held[1].fence, true}, {held[2].fence, false}, {{TaskId::of(no, 9), 7, 7}, true}});
   ASSERT_EQ(answer.refused.size(), 1u);
   EXPECT_EQ(answer.refused[0].task.index(), 9u);
   house.result(answer.worker, held[1].fence, true, "adopted");
@@ -325,7 +327,8 @@ TEST(LocalQueue, AFullDiskRefusesNewWorkLosesNothingAndGoesOnWhenThereIsRoom) {
     disk.set_capacity(disk.used());
     const auto held = house.take();
     for (const auto& a : held) house.result(w, a.fence, true, std::string(20'000, 'x'));
-    for (int i = 0; i < 500 && !house.queue->counters().storage_full; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    for (int i = 0; i < 500 && !house.queue->counters().storage_full; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
     ASSERT_TRUE(house.queue->counters().storage_full);
     EXPECT_EQ(house.submit(job(1)).error().cls, ErrorClass::storage_full);
     {

@@ -1,7 +1,8 @@
-// The port that the server uses: submit, hello, report, cancel, retry, ask. Home in this build: `local` (core + SQLite journal).
+// The port that the server uses: submit, hello, report, cancel, retry, ask. Home in this build: `local` (core + SQLite
+// journal).
 //
-// Threading: every call may come from any thread, returns at once, and is carried out in the order of arrival. Answers (`done`) and
-// deliveries come on the queue's release thread, after what they promise is on disk; they must not block.
+// Threading: every call may come from any thread, returns at once, and is carried out in the order of arrival. Answers
+// (`done`) and deliveries come on the queue's release thread, after what they promise is on disk; they must not block.
 #pragma once
 
 #include <functional>
@@ -24,8 +25,13 @@ using core::BodyRef;
 struct SubmitCall {
   core::JobHeader header;
   core::JobBody body;
-  struct Answer { JobNo job; std::string id; bool existed = false; };
-  // Errors: conflict (key or id known, other content), storage_full, rate_limited (too many queued tasks), unavailable (closing).
+  struct Answer {
+    JobNo job;
+    std::string id;
+    bool existed = false;
+  };
+  // Errors: conflict (key or id known, other content), storage_full, rate_limited (too many queued tasks), unavailable
+  // (closing).
   std::function<void(Result<Answer>)> done;
 };
 
@@ -33,16 +39,20 @@ struct HelloCall {
   core::WorkerBody body;
   core::Capacity capacity;
   std::uint32_t window = 1;
-  std::vector<std::pair<Fence, bool>> held;    // bool: it runs (or ran)
-  bool resumable = true;                       // false: its tasks are lost with its connection (JSON workers)
-  struct Answer { WorkerNo worker; std::vector<Fence> refused; std::uint64_t session = 0; };  // session: pass it to all that follows
+  std::vector<std::pair<Fence, bool>> held;  // bool: it runs (or ran)
+  bool resumable = true;                     // false: its tasks are lost with its connection (JSON workers)
+  struct Answer {
+    WorkerNo worker;
+    std::vector<Fence> refused;
+    std::uint64_t session = 0;
+  };  // session: pass it to all that follows
   std::function<void(Result<Answer>)> done;
 };
 
 struct ResultReport {
   Fence fence;
   bool ok = true;
-  bool permanent = false;                      // do not try again
+  bool permanent = false;  // do not try again
   core::FailureClass failure = core::FailureClass::none;
   std::uint64_t run_us = 0;
   core::ResultBody body;
@@ -54,7 +64,7 @@ struct ReportCall {
   std::vector<ResultReport> results;
   std::vector<Fence> returned;
   std::vector<std::pair<Fence, core::CheckpointBody>> checkpoints;
-  std::uint32_t window = 0;                    // 0: unchanged
+  std::uint32_t window = 0;  // 0: unchanged
 };
 
 // What the queue hands out, once a committed batch. Views into it live as long as it does.
@@ -65,8 +75,17 @@ struct Assign {
   bool has_checkpoint = false;
   std::string checkpoint, checkpoint_sha256;
 };
-struct Order { WorkerNo worker; TaskId task; Attempt attempt = 0; };
-struct AckOrder { WorkerNo worker; TaskId task; Attempt attempt = 0; bool accepted = false; };
+struct Order {
+  WorkerNo worker;
+  TaskId task;
+  Attempt attempt = 0;
+};
+struct AckOrder {
+  WorkerNo worker;
+  TaskId task;
+  Attempt attempt = 0;
+  bool accepted = false;
+};
 struct Ended {
   TaskId task;
   core::TaskEnd end{};
@@ -95,16 +114,20 @@ struct Failed {
   Millis retry_in{};
 };
 enum class WorkerChangeKind : std::uint8_t { connected, disconnected, lost, left };
-struct WorkerChange { WorkerNo worker; WorkerChangeKind kind{}; std::uint32_t requeued = 0; };
+struct WorkerChange {
+  WorkerNo worker;
+  WorkerChangeKind kind{};
+  std::uint32_t requeued = 0;
+};
 
 struct Delivery {
   std::vector<Assign> assign;
-  std::vector<Order> cancel;      // stop the attempt
+  std::vector<Order> cancel;  // stop the attempt
   std::vector<Order> take_back;
   std::vector<AckOrder> acks;
-  std::vector<Ended> ended;       // in order of their commit
+  std::vector<Ended> ended;  // in order of their commit
   std::vector<Failed> failed;
-  std::vector<JobChange> jobs;    // after `ended`: a job whose state ended has no more outcomes
+  std::vector<JobChange> jobs;  // after `ended`: a job whose state ended has no more outcomes
   std::vector<WorkerChange> workers;
 };
 
@@ -119,15 +142,17 @@ class Queue {
   virtual void submit(SubmitCall call) = 0;
   virtual void hello(HelloCall call) = 0;
   virtual void report(ReportCall call) = 0;
-  virtual void alive(WorkerNo worker) = 0;                                        // renews its leases
-  virtual void gone(WorkerNo worker, std::uint64_t session, bool for_good) = 0;   // connection lost; for_good: it said goodbye
-  virtual void drain(WorkerNo worker) = 0;                                        // no new work for it
+  virtual void alive(WorkerNo worker) = 0;  // renews its leases
+  virtual void gone(WorkerNo worker, std::uint64_t session,
+                    bool for_good) = 0;     // connection lost; for_good: it said goodbye
+  virtual void drain(WorkerNo worker) = 0;  // no new work for it
   // index nullopt: the whole job. Answers: the number of tasks cancelled. not_found, invalid_state_transition (ended).
-  virtual void cancel(JobNo job, std::optional<std::uint32_t> index, std::string reason, std::function<void(Result<std::uint32_t>)> done) = 0;
+  virtual void cancel(JobNo job, std::optional<std::uint32_t> index, std::string reason,
+                      std::function<void(Result<std::uint32_t>)> done) = 0;
   // Failed and cancelled tasks run again. Answers: how many.
   virtual void retry(JobNo job, std::function<void(Result<std::uint32_t>)> done) = 0;
   virtual void set_policy(std::string name, std::function<void(Result<>)> done) = 0;
-  virtual void forget_all(std::function<void(Result<>)> done) = 0;                // db clear; conflict while jobs run
+  virtual void forget_all(std::function<void(Result<>)> done) = 0;  // db clear; conflict while jobs run
   // Looks at the live state, on the engine's thread, between two steps. Quick.
   virtual void inspect(std::function<void(const core::Farm&)> look) = 0;
   // Would `bytes` of new work be taken in? storage_full says why not.

@@ -108,9 +108,8 @@ void Events::unfollow(Follower follower) {
 bool Events::tasks_followed(JobNo job, const std::string& job_id) const {
   if (task_followers_ == 0) return false;
   const Fact fact{.topic = Topic::tasks, .job = job, .job_id = job_id};
-  return std::any_of(followers_.begin(), followers_.end(), [&](const auto& one) {
-    return of_tasks(one.second.topics) && one.second.topics.wants(fact);
-  });
+  return std::any_of(followers_.begin(), followers_.end(),
+                     [&](const auto& one) { return of_tasks(one.second.topics) && one.second.topics.wants(fact); });
 }
 
 void Events::writable(Follower follower) {

@@ -298,7 +298,8 @@ void JsonSession::renew(Now now) {
   }
   if (now.mono - renewed_ < std::chrono::duration_cast<Micros>(s_.options.lease) / 30) return;
   const bool runs = owed_ || (held_ && held_->sent);
-  if (now.mono - heard_ >= std::chrono::duration_cast<Micros>(runs ? limits::kJsonWorkerSilence : limits::kIdle)) return;
+  if (now.mono - heard_ >= std::chrono::duration_cast<Micros>(runs ? limits::kJsonWorkerSilence : limits::kIdle))
+    return;
   renewed_ = now.mono;
   s_.queue->alive(number_);
 }

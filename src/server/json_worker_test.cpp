@@ -1,4 +1,5 @@
-// Workers of the JSON dialect: which task a message is about, what follows a cancellation, and how long silence is life.
+// Workers of the JSON dialect: which task a message is about, what follows a cancellation, and how long silence is
+// life.
 #include "server/server_testing.hpp"
 
 namespace grange::server {
@@ -158,8 +159,8 @@ TEST_F(JsonWorker, SingleTasksAreToldToWhoFollowsThem) {
     const auto& fact = event.at("data").as_object();
     return std::string(fact.at("type").as_string()) + " " + std::string(fact.at("job_id").as_string());
   };
-  for (const char* wanted : {"task_started seen", "task_completed seen", "task_started stopped",
-                             "task_cancelled stopped"}) {
+  for (const char* wanted :
+       {"task_started seen", "task_completed seen", "task_started stopped", "task_cancelled stopped"}) {
     EXPECT_EQ(hear(follower), wanted);
   }
   std::set<std::string> told;

@@ -13,7 +13,7 @@ namespace grange::server {
 namespace {
 constexpr Bytes kWaiting = 16 * MiB;
 constexpr std::size_t kProgress = 1000;  // tasks whose progress is told in one tenth of a second
-constexpr std::size_t kKept = 10'000;     // tasks whose last progress is remembered
+constexpr std::size_t kKept = 10'000;    // tasks whose last progress is remembered
 
 double finite(double d) {
   return d == d && d > -1e300 && d < 1e300 ? d : 0.0;

@@ -18,7 +18,7 @@ class TaskOutput {
   // Appends; a full log store makes lines wait here, up to a bound, and what is lost beyond it is said in the log
   // itself.
   void log(store::LogLine line);
-  void flush();  // hands what was logged to the store; called when a message was read, and on ticks
+  void flush();                 // hands what was logged to the store; called when a message was read, and on ticks
   bool holds(JobNo job) const;  // lines of it wait here, because the store takes none
   void started(Fence fence, WorkerNo worker);  // an event, when somebody follows tasks
   void progress(Fence fence, WorkerNo worker, double done, double total, const std::string& text);

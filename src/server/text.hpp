@@ -15,7 +15,7 @@ std::string iso_time(WallMs t);  // "2025-01-31T08:00:00.125Z"
 std::string to_base64(std::string_view bytes);
 std::string to_hex(std::string_view bytes);
 std::optional<std::string> from_hex(std::string_view text);  // nullopt: odd length or a character that is not hex
-std::string cut_utf8(std::string text, std::size_t bytes);  // at most so many, never inside a character
+std::string cut_utf8(std::string text, std::size_t bytes);   // at most so many, never inside a character
 std::string html_escape(std::string_view text);
 std::optional<std::uint64_t> to_number(std::string_view digits);  // decimal digits only, no sign, no overflow
 

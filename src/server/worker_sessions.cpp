@@ -194,7 +194,7 @@ void WorkerSession::welcome(Result<queue::HelloCall::Answer> answer, bool resume
   queue_session_ = answer->session;
   s_.workers->bind(number_, shared_from_this());
   if (draining_) drains_itself();  // a Hello makes the queue forget it
-  if (!connected()) {  // it left while the queue thought; it may come back within its lease
+  if (!connected()) {              // it left while the queue thought; it may come back within its lease
     s_.queue->gone(number_, queue_session_, false);
     return;
   }
@@ -317,9 +317,8 @@ void WorkerSession::hand_back(JobNo job, const Error& why) {
   queue::ReportCall call;
   call.worker = number_;
   auto& waiting = *orders().mutable_assign();
-  const auto first = std::stable_partition(waiting.pointer_begin(), waiting.pointer_end(), [job](const pb::Assignment* a) {
-    return TaskId{a->task()}.job() != job;
-  });
+  const auto first = std::stable_partition(waiting.pointer_begin(), waiting.pointer_end(),
+                                           [job](const pb::Assignment* a) { return TaskId{a->task()}.job() != job; });
   for (auto it = first; it != waiting.pointer_end(); ++it) {
     const Fence fence{{(*it)->task()}, (*it)->attempt(), (*it)->epoch()};
     held_.erase(fence.task);
@@ -327,7 +326,8 @@ void WorkerSession::hand_back(JobNo job, const Error& why) {
     --out_items_;
   }
   waiting.DeleteSubrange(static_cast<int>(first - waiting.pointer_begin()), static_cast<int>(call.returned.size()));
-  spdlog::error("worker {}: {} tasks of job {} are not sent: {}", worker_id_, call.returned.size(), job.value, why.message);
+  spdlog::error("worker {}: {} tasks of job {} are not sent: {}", worker_id_, call.returned.size(), job.value,
+                why.message);
   if (!call.returned.empty()) s_.queue->report(std::move(call));
 }
 

@@ -66,7 +66,10 @@ Error failed(std::string_view what, const std::string& path, int err) {
 }
 
 Error not_a_name(const std::string& sha256) {
-  return Error{ErrorClass::invalid_argument, fmt::format("'{}' is not the name of a blob: that is 64 lower-case hex characters.", sha256.substr(0, 80)), {}};
+  return Error{
+      ErrorClass::invalid_argument,
+      fmt::format("'{}' is not the name of a blob: that is 64 lower-case hex characters.", sha256.substr(0, 80)),
+      {}};
 }
 
 class FileBlobs final : public BlobStore {
@@ -104,7 +107,8 @@ class FileBlobs final : public BlobStore {
     const std::string name = path(sha256);
     const File file(name, O_RDONLY);
     if (!file) {
-      if (errno == ENOENT) return Error{ErrorClass::not_found, fmt::format("There is no blob {}. Send it again.", sha256), {}};
+      if (errno == ENOENT)
+        return Error{ErrorClass::not_found, fmt::format("There is no blob {}. Send it again.", sha256), {}};
       return failed("open", name, errno);
     }
     struct stat st {};
@@ -120,7 +124,9 @@ class FileBlobs final : public BlobStore {
     }
     bytes.resize(at);
     if (sha256_hex(bytes) != sha256) {
-      return Error{ErrorClass::storage_damaged, fmt::format("The bytes of blob {} are damaged on disk. Remove {} and send it again.", sha256, name), {}};
+      return Error{ErrorClass::storage_damaged,
+                   fmt::format("The bytes of blob {} are damaged on disk. Remove {} and send it again.", sha256, name),
+                   {}};
     }
     return bytes;
   }
@@ -143,7 +149,8 @@ class FileBlobs final : public BlobStore {
       if (!file) {
         const int err = errno;
         if (err == ENOENT && size(sha256)) return {};  // somebody else finished it
-        if (err == ENOENT) return Error{ErrorClass::not_found, fmt::format("Nothing of blob {} has arrived.", sha256), {}};
+        if (err == ENOENT)
+          return Error{ErrorClass::not_found, fmt::format("Nothing of blob {} has arrived.", sha256), {}};
         return failed("open", part, err);
       }
       std::vector<char> buffer(256 * KiB);
@@ -156,8 +163,10 @@ class FileBlobs final : public BlobStore {
       }
       if (const std::string is = hash.hex(); is != sha256) {
         ::unlink(part.c_str());
-        return Error{ErrorClass::invalid_argument,
-                     fmt::format("What arrived is not blob {}: its SHA-256 is {}. Send it again from the start.", sha256, is), {}};
+        return Error{
+            ErrorClass::invalid_argument,
+            fmt::format("What arrived is not blob {}: its SHA-256 is {}. Send it again from the start.", sha256, is),
+            {}};
       }
       if (::fsync(file.fd()) != 0) return failed("sync", part, errno);
     }
@@ -184,7 +193,8 @@ class FileBlobs final : public BlobStore {
       const bool parts = folder->path().filename() == "parts";
       std::vector<std::string> names;
       std::error_code inner;
-      for (fs::directory_iterator file(folder->path(), inner); !inner && file != end; file.increment(inner)) names.push_back(file->path().filename());
+      for (fs::directory_iterator file(folder->path(), inner); !inner && file != end; file.increment(inner))
+        names.push_back(file->path().filename());
       std::sort(names.begin(), names.end());
       for (const std::string& name : names) {
         const std::string whole = folder->path() / name;
@@ -200,7 +210,8 @@ class FileBlobs final : public BlobStore {
   }
 
  private:
-  // Size of a blob that is here. To say "it is here" is a promise that a sweep keeps for its grace: the file becomes young again.
+  // Size of a blob that is here. To say "it is here" is a promise that a sweep keeps for its grace: the file becomes
+  // young again.
   std::optional<Bytes> touch(const std::string& name) const {
     struct stat st {};
     if (::stat(name.c_str(), &st) != 0) return std::nullopt;
@@ -256,7 +267,8 @@ std::string sha256_hex(std::string_view bytes) {
 }
 
 bool is_sha256(std::string_view text) {
-  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  return text.size() == 64 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 Result<std::unique_ptr<BlobStore>> BlobStore::open(const std::string& directory) {

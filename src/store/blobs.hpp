@@ -18,11 +18,13 @@ class BlobStore {
  public:
   static Result<std::unique_ptr<BlobStore>> open(const std::string& directory);
   virtual ~BlobStore() = default;
-  virtual std::optional<Bytes> size(const std::string& sha256) const = 0;        // nullopt: not here
-  virtual std::string path(const std::string& sha256) const = 0;                 // where it is or would be
-  virtual Result<std::string> put(std::string_view bytes) = 0;                   // -> sha256
-  virtual Result<std::string> get(const std::string& sha256) const = 0;          // not_found; storage_damaged when its bytes do not match
-  // Resumable upload: a part file by name; `received` tells where to go on; `finish` checks, syncs and renames (invalid_argument: other hash).
+  virtual std::optional<Bytes> size(const std::string& sha256) const = 0;  // nullopt: not here
+  virtual std::string path(const std::string& sha256) const = 0;           // where it is or would be
+  virtual Result<std::string> put(std::string_view bytes) = 0;             // -> sha256
+  virtual Result<std::string> get(
+      const std::string& sha256) const = 0;  // not_found; storage_damaged when its bytes do not match
+  // Resumable upload: a part file by name; `received` tells where to go on; `finish` checks, syncs and renames
+  // (invalid_argument: other hash).
   virtual std::string part_path(const std::string& sha256) const = 0;
   virtual Bytes received(const std::string& sha256) const = 0;
   virtual Result<> finish(const std::string& sha256) = 0;

@@ -87,7 +87,8 @@ TEST(Blobs, OtherBytesThanPromisedAreRefused) {
 TEST(Blobs, SweepKeepsWhatIsUsedOrYoung) {
   const Scratch scratch;
   auto blobs = *BlobStore::open(scratch.path());
-  const std::string used = *blobs->put("used"), unused = *blobs->put("unused"), young = *blobs->put("young"), asked = *blobs->put("asked");
+  const std::string used = *blobs->put("used"), unused = *blobs->put("unused"), young = *blobs->put("young"),
+                    asked = *blobs->put("asked");
   const std::string part = sha256_hex("part"), young_part = sha256_hex("young part");
   write_part(*blobs, part, "x");
   write_part(*blobs, young_part, "x");

@@ -102,16 +102,35 @@ bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody
   Unpacker u(packed);
   while (!u.done()) {
     switch (u.number()) {
-      case exit_code: body.exit_code = unzigzag(u.number()); break;
-      case queued_us: body.queued_us = u.number(); break;
-      case cpu_us: body.cpu_us = u.number(); break;
-      case max_rss: body.max_rss_bytes = u.number(); break;
-      case value_sha256: body.value_sha256 = u.bytes(); break;
-      case files: body.files = u.bytes(); break;
-      case blob: body.blobs.emplace_back(u.bytes()); break;
-      case message: body.message = u.bytes(); break;
-      case traceback: with_traceback ? void(body.traceback = u.bytes()) : void(u.bytes()); break;
-      default: return false;
+      case exit_code:
+        body.exit_code = unzigzag(u.number());
+        break;
+      case queued_us:
+        body.queued_us = u.number();
+        break;
+      case cpu_us:
+        body.cpu_us = u.number();
+        break;
+      case max_rss:
+        body.max_rss_bytes = u.number();
+        break;
+      case value_sha256:
+        body.value_sha256 = u.bytes();
+        break;
+      case files:
+        body.files = u.bytes();
+        break;
+      case blob:
+        body.blobs.emplace_back(u.bytes());
+        break;
+      case message:
+        body.message = u.bytes();
+        break;
+      case traceback:
+        with_traceback ? void(body.traceback = u.bytes()) : void(u.bytes());
+        break;
+      default:
+        return false;
     }
   }
   return u.ok();

@@ -1,5 +1,5 @@
-// Small values packed into one BLOB column: LEB128 integers and length-prefixed bytes. What is read back is our own, but a damaged
-// file must not harm: `Unpacker` never reads past its end and says whether all was well.
+// Small values packed into one BLOB column: LEB128 integers and length-prefixed bytes. What is read back is our own,
+// but a damaged file must not harm: `Unpacker` never reads past its end and says whether all was well.
 #pragma once
 
 #include <cstdint>
@@ -71,7 +71,8 @@ bool unpack_request(std::string_view packed, core::Request& request);
 std::string pack_sizes(const std::vector<std::uint32_t>& sizes);
 bool unpack_sizes(std::string_view packed, std::uint32_t count, std::vector<std::uint32_t>& sizes);
 
-// Everything of a result but its inline value. Empty when there is nothing to say, which is the common case. `out` is replaced.
+// Everything of a result but its inline value. Empty when there is nothing to say, which is the common case. `out` is
+// replaced.
 void pack_extra(const core::ResultBody& body, std::string& out);
 bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody& body);
 

@@ -15,10 +15,12 @@ namespace {
 
 Error cannot(std::string_view what, const std::string& path, int err) {
   const auto cls = err == ENOSPC || err == EDQUOT ? ErrorClass::storage_full : ErrorClass::io;
-  return Error{cls,
-               fmt::format("Cannot {} {} ({}). Choose another data folder, or make this one writable for the user that runs Grange.",
-                           what, path, std::strerror(err)),
-               {}};
+  return Error{
+      cls,
+      fmt::format(
+          "Cannot {} {} ({}). Choose another data folder, or make this one writable for the user that runs Grange.",
+          what, path, std::strerror(err)),
+      {}};
 }
 
 }  // namespace
@@ -65,13 +67,15 @@ Result<FolderLock> FolderLock::take(const std::string& folder) {
     std::string holder(pid, n > 0 ? static_cast<std::size_t>(n) : 0);
     while (!holder.empty() && holder.back() == '\n') holder.pop_back();
     return Error{ErrorClass::unavailable,
-                 fmt::format("Data folder {} is in use by the Grange server with process id {}. Stop that one first, or choose another folder.",
+                 fmt::format("Data folder {} is in use by the Grange server with process id {}. Stop that one first, "
+                             "or choose another folder.",
                              folder, holder.empty() ? "unknown" : holder),
                  {}};
   }
   const std::string pid = fmt::format("{}\n", ::getpid());
   if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
-    // The lock itself holds; only the number that a second server would show is missing. A full disk must not stop a start.
+    // The lock itself holds; only the number that a second server would show is missing. A full disk must not stop a
+    // start.
   }
   return lock;
 }

@@ -13,7 +13,8 @@ constexpr const char* kOfAJob[] = {
     "DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE job = ?1 >> 32 AND ?2 LIMIT ?3)",
     "DELETE FROM kept WHERE task IN (SELECT task FROM kept WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
     "DELETE FROM checkpoints WHERE task IN (SELECT task FROM checkpoints WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
-    "DELETE FROM refs WHERE (task, kind, sha256) IN (SELECT task, kind, sha256 FROM refs WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
+    "DELETE FROM refs WHERE (task, kind, sha256) IN (SELECT task, kind, sha256 FROM refs WHERE task >= ?1 AND task < "
+    "?2 LIMIT ?3)",
 };
 
 }  // namespace
@@ -22,7 +23,11 @@ constexpr const char* kOfAJob[] = {
 bool SqliteStore::delete_some(JobNo job, std::int64_t& budget) {
   for (const char* text : kOfAJob) {
     if (budget <= 0) return false;
-    sql(text).bind_u(1, TaskId::of(job, 0).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed).bind(3, budget).run();
+    sql(text)
+        .bind_u(1, TaskId::of(job, 0).packed)
+        .bind_u(2, TaskId::of({job.value + 1}, 0).packed)
+        .bind(3, budget)
+        .run();
     const std::int64_t gone = db_.changes();
     if (text == kOfAJob[0]) counters_.outcome_rows -= static_cast<std::uint64_t>(gone);
     if (text == kOfAJob[1]) counters_.page_rows -= static_cast<std::uint64_t>(gone);
@@ -78,9 +83,11 @@ Result<> SqliteStore::forget_all() {
   const Counters was = counters_;
   try {
     sqlite::Transaction t(db_);
-    db_.exec("DELETE FROM jobs; DELETE FROM specs; DELETE FROM pages; DELETE FROM outcomes; DELETE FROM kept; DELETE FROM checkpoints; "
-             "DELETE FROM failures; DELETE FROM worker_failures; DELETE FROM refs; DELETE FROM models; DELETE FROM trash; "
-             "DELETE FROM workers WHERE connected=0; UPDATE workers SET completed=0, failed=0, run_us=0");
+    db_.exec(
+        "DELETE FROM jobs; DELETE FROM specs; DELETE FROM pages; DELETE FROM outcomes; DELETE FROM kept; DELETE FROM "
+        "checkpoints; "
+        "DELETE FROM failures; DELETE FROM worker_failures; DELETE FROM refs; DELETE FROM models; DELETE FROM trash; "
+        "DELETE FROM workers WHERE connected=0; UPDATE workers SET completed=0, failed=0, run_us=0");
     counters_ = {};
     counters_.last_job = was.last_job;
     write_counters();

@@ -7,7 +7,8 @@
 
 namespace grange::store {
 
-#define GRANGE_HEADER_COLUMNS "count, priority, request, max_attempts, backoff_base, backoff_cap, crash_limit, fail_fast"
+#define GRANGE_HEADER_COLUMNS \
+  "count, priority, request, max_attempts, backoff_base, backoff_cap, crash_limit, fail_fast"
 inline constexpr int kHeaderColumns = 8;
 
 inline bool read_header(const sqlite::Statement& s, int first, core::JobHeader& h) {

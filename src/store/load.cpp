@@ -13,7 +13,8 @@ namespace {
 std::string new_server_id() {
   unsigned char bytes[16];
   if (RAND_bytes(bytes, sizeof bytes) != 1) {
-    throw sqlite::Failure{SQLITE_ERROR, Error{ErrorClass::internal, "The system gave no random bytes for the server's id.", {}}};
+    throw sqlite::Failure{SQLITE_ERROR,
+                          Error{ErrorClass::internal, "The system gave no random bytes for the server's id.", {}}};
   }
   std::string id;
   for (const unsigned char b : bytes) id += fmt::format("{:02x}", b);
@@ -25,13 +26,16 @@ Loaded::Job job_from(const sqlite::Statement& s, const std::string& path) {
   job.job = {s.u32(0)};
   job.id = s.null(1) ? std::to_string(job.job.value) : s.text(1);
   if (!read_header(s, 2, job.header)) {
-    throw sqlite::Failure{SQLITE_CORRUPT, Error{ErrorClass::storage_damaged,
-                                                fmt::format("{} is damaged: the requirements of job {} make no sense. Restore it from a backup.",
-                                                            path, job.job.value),
-                                                {}}};
+    throw sqlite::Failure{
+        SQLITE_CORRUPT,
+        Error{ErrorClass::storage_damaged,
+              fmt::format("{} is damaged: the requirements of job {} make no sense. Restore it from a backup.", path,
+                          job.job.value),
+              {}}};
   }
   constexpr int p = 2 + kHeaderColumns;
-  job.progress = {job.job,        static_cast<core::JobState>(s.i(p)), s.u32(p + 1), {s.u32(p + 2), s.u32(p + 3), s.u32(p + 4)},
+  job.progress = {job.job,        static_cast<core::JobState>(s.i(p)),
+                  s.u32(p + 1),   {s.u32(p + 2), s.u32(p + 3), s.u32(p + 4)},
                   {s.i64(p + 5)}, {s.i64(p + 6)}};
   return job;
 }
@@ -56,9 +60,9 @@ Result<Loaded> SqliteStore::load() {
 
     std::unordered_set<std::uint32_t> unfinished;
     jobs_.clear();
-    sqlite::Statement jobs(db_,
-                           "SELECT no, id, " GRANGE_HEADER_COLUMNS
-                           ", state, next_index, completed, failed, cancelled, started, ended FROM jobs WHERE state IN (0, 1) ORDER BY no");
+    sqlite::Statement jobs(db_, "SELECT no, id, " GRANGE_HEADER_COLUMNS
+                                ", state, next_index, completed, failed, cancelled, started, ended FROM jobs WHERE "
+                                "state IN (0, 1) ORDER BY no");
     sqlite::Statement ends(db_, "SELECT task FROM outcomes WHERE task >= ? AND task < ? ORDER BY task");
     while (jobs.step()) {
       Loaded::Job job = job_from(jobs, directory() + "/farm.db");
@@ -82,7 +86,11 @@ Result<Loaded> SqliteStore::load() {
     while (kept.step()) {
       const TaskId task{kept.u64(0)};
       if (!unfinished.contains(task.job().value)) continue;
-      out.tasks.push_back({task, kept.u32(1), static_cast<std::uint16_t>(kept.i(2)), static_cast<std::uint16_t>(kept.i(3)), {kept.i64(4)}});
+      out.tasks.push_back({task,
+                           kept.u32(1),
+                           static_cast<std::uint16_t>(kept.i(2)),
+                           static_cast<std::uint16_t>(kept.i(3)),
+                           {kept.i64(4)}});
     }
     sqlite::Statement workers(db_, "SELECT no, id, connected FROM workers ORDER BY no");
     while (workers.step()) out.workers.push_back({{workers.u32(0)}, workers.text(1), workers.i(2) != 0});

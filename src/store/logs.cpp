@@ -17,22 +17,26 @@ namespace grange::store {
 namespace {
 
 constexpr std::size_t kBatchLines = 4096;
-constexpr std::size_t kLineOverhead = 64;              // of a queued line, beside its text
-constexpr std::chrono::milliseconds kRetry{500};       // after a write that failed: the disk may have room again
-constexpr std::int64_t kForgetRows = 20'000;           // a transaction
-constexpr std::int64_t kApplicationId = 0x67726e6c;    // "grnl"
+constexpr std::size_t kLineOverhead = 64;            // of a queued line, beside its text
+constexpr std::chrono::milliseconds kRetry{500};     // after a write that failed: the disk may have room again
+constexpr std::int64_t kForgetRows = 20'000;         // a transaction
+constexpr std::int64_t kApplicationId = 0x67726e6c;  // "grnl"
 constexpr int kVersion = 1;
 
-// id = job << 32 | number within the job, so that a job's lines are one range, read in order of arrival and deleted as one.
-// The cursor that goes out is the number within the job: it fits into a JSON number.
+// id = job << 32 | number within the job, so that a job's lines are one range, read in order of arrival and deleted as
+// one. The cursor that goes out is the number within the job: it fits into a JSON number.
 constexpr const char* kSchema = R"sql(
 CREATE TABLE IF NOT EXISTS lines(id INTEGER PRIMARY KEY, task INTEGER NOT NULL, attempt INTEGER NOT NULL, stream INTEGER NOT NULL,
   at INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS lines_task ON lines(task);
 )sql";
 
-std::uint64_t line_id(JobNo job, std::uint64_t number) { return TaskId::of(job, 0).packed + number; }
-std::uint64_t end_of(JobNo job) { return TaskId::of({job.value + 1}, 0).packed; }
+std::uint64_t line_id(JobNo job, std::uint64_t number) {
+  return TaskId::of(job, 0).packed + number;
+}
+std::uint64_t end_of(JobNo job) {
+  return TaskId::of({job.value + 1}, 0).packed;
+}
 
 class SqliteLogs final : public LogStore {
  public:
@@ -67,7 +71,9 @@ class SqliteLogs final : public LogStore {
     {
       const std::lock_guard hold(mutex_);
       // An empty queue takes anything: one batch larger than the limit must not be refused for ever.
-      if (queued_ != 0 && (queued_bytes_ + bytes > limits::kLogQueueBytes || queued_ + lines.size() > limits::kLogQueueLines)) return false;
+      if (queued_ != 0 &&
+          (queued_bytes_ + bytes > limits::kLogQueueBytes || queued_ + lines.size() > limits::kLogQueueLines))
+        return false;
       queued_bytes_ += bytes;
       queued_ += lines.size();
       appended_ += lines.size();
@@ -87,7 +93,8 @@ class SqliteLogs final : public LogStore {
     written_cv_.wait(hold, [&] { return written_ >= target || failures_ > failures; });
   }
 
-  Result<std::vector<StoredLog>> read(JobNo job, std::optional<std::uint32_t> index, std::int64_t after, std::uint32_t limit) override {
+  Result<std::vector<StoredLog>> read(JobNo job, std::optional<std::uint32_t> index, std::int64_t after,
+                                      std::uint32_t limit) override {
     const std::lock_guard hold(read_mutex_);
     return sqlite::guarded<std::vector<StoredLog>>([&]() -> Result<std::vector<StoredLog>> {
       sqlite::Use s(read_sql_.get(reader_, index ? "SELECT id, task, attempt, stream, at, data FROM lines "
@@ -112,7 +119,8 @@ class SqliteLogs final : public LogStore {
       const std::lock_guard hold(write_mutex_);
       auto gone = sqlite::guarded<bool>([&]() -> Result<bool> {
         sqlite::Transaction t(writer_);
-        sqlite::Statement s(writer_, "DELETE FROM lines WHERE id IN (SELECT id FROM lines WHERE id >= ? AND id < ? LIMIT ?)");
+        sqlite::Statement s(writer_,
+                            "DELETE FROM lines WHERE id IN (SELECT id FROM lines WHERE id >= ? AND id < ? LIMIT ?)");
         s.bind_u(1, line_id(job, 0)).bind_u(2, end_of(job)).bind(3, kForgetRows).run();
         const bool all = writer_.changes() < kForgetRows;
         t.commit();
@@ -128,7 +136,8 @@ class SqliteLogs final : public LogStore {
     const std::lock_guard hold(write_mutex_);
     return sqlite::guarded<Unit>([&]() -> Result<> {
       writer_.exec("DELETE FROM lines");
-      sqlite3_exec(writer_.raw(), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)", nullptr, nullptr, nullptr);  // space back, where possible
+      sqlite3_exec(writer_.raw(), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)", nullptr, nullptr,
+                   nullptr);  // space back, where possible
       return {};
     });
   }
@@ -138,17 +147,25 @@ class SqliteLogs final : public LogStore {
     const std::int64_t application = writer_.integer("PRAGMA application_id");
     const std::int64_t version = writer_.integer("PRAGMA user_version");
     if (version > kVersion) {
-      throw sqlite::Failure{SQLITE_NOTADB, Error{ErrorClass::version_mismatch,
-                                                 fmt::format("{} was written by a newer Grange: it has version {}, and this one knows up to {}. Use the newer "
-                                                             "Grange, or move the file away: it holds the output of tasks only.",
-                                                             path, version, kVersion),
-                                                 {}}};
+      throw sqlite::Failure{
+          SQLITE_NOTADB,
+          Error{ErrorClass::version_mismatch,
+                fmt::format(
+                    "{} was written by a newer Grange: it has version {}, and this one knows up to {}. Use the newer "
+                    "Grange, or move the file away: it holds the output of tasks only.",
+                    path, version, kVersion),
+                {}}};
     }
     if (application != kApplicationId && (application != 0 || version != 0)) {
-      throw sqlite::Failure{SQLITE_NOTADB, Error{ErrorClass::storage_damaged, fmt::format("{} is a database of another program. Choose another data folder.", path), {}}};
+      throw sqlite::Failure{SQLITE_NOTADB,
+                            Error{ErrorClass::storage_damaged,
+                                  fmt::format("{} is a database of another program. Choose another data folder.", path),
+                                  {}}};
     }
-    writer_.exec("PRAGMA auto_vacuum=NONE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=OFF; PRAGMA temp_store=MEMORY; "
-                 "PRAGMA cache_size=-16384; PRAGMA journal_size_limit=33554432");
+    writer_.exec(
+        "PRAGMA auto_vacuum=NONE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=OFF; PRAGMA "
+        "temp_store=MEMORY; "
+        "PRAGMA cache_size=-16384; PRAGMA journal_size_limit=33554432");
     sqlite::Transaction t(writer_);
     writer_.exec(kSchema);
     writer_.exec(fmt::format("PRAGMA application_id={}; PRAGMA user_version={}", kApplicationId, kVersion).c_str());
@@ -234,8 +251,9 @@ class SqliteLogs final : public LogStore {
 
 Result<std::unique_ptr<LogStore>> LogStore::open(const std::string& directory) {
   if (auto made = make_folder(directory); !made) return std::move(made).error();
-  return sqlite::guarded<std::unique_ptr<LogStore>>(
-      [&]() -> Result<std::unique_ptr<LogStore>> { return std::unique_ptr<LogStore>(std::make_unique<SqliteLogs>(directory)); });
+  return sqlite::guarded<std::unique_ptr<LogStore>>([&]() -> Result<std::unique_ptr<LogStore>> {
+    return std::unique_ptr<LogStore>(std::make_unique<SqliteLogs>(directory));
+  });
 }
 
 }  // namespace grange::store

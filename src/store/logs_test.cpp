@@ -10,13 +10,16 @@ namespace {
 
 using testing::Scratch;
 
-LogLine line(std::uint32_t job, std::uint32_t index, std::string text) { return {TaskId::of({job}, index), 2, 1, {77}, std::move(text)}; }
+LogLine line(std::uint32_t job, std::uint32_t index, std::string text) {
+  return {TaskId::of({job}, index), 2, 1, {77}, std::move(text)};
+}
 
 TEST(Logs, AreReadByTaskAndByJobWithACursor) {
   const Scratch scratch;
   {
     auto logs = *LogStore::open(scratch.path());
-    for (std::uint32_t i = 0; i < 30; ++i) ASSERT_TRUE(logs->append({line(1 + i % 2, i % 3, "line " + std::to_string(i))}));
+    for (std::uint32_t i = 0; i < 30; ++i)
+      ASSERT_TRUE(logs->append({line(1 + i % 2, i % 3, "line " + std::to_string(i))}));
     logs->flush();
     const auto all = *logs->read({1}, {}, 0, 100);
     ASSERT_EQ(all.size(), 15u);

@@ -1,5 +1,5 @@
-// What the store should hold, kept the plain way, and random batches of records that a core could have written. Tests only.
-// Model and store are compared as text: `describe` writes all that either can be asked.
+// What the store should hold, kept the plain way, and random batches of records that a core could have written. Tests
+// only. Model and store are compared as text: `describe` writes all that either can be asked.
 #pragma once
 
 #include <fmt/format.h>
@@ -50,7 +50,9 @@ struct Batch {
   }
 };
 
-inline std::string fake_sha(std::uint64_t n) { return fmt::format("{:064x}", n); }
+inline std::string fake_sha(std::uint64_t n) {
+  return fmt::format("{:064x}", n);
+}
 inline constexpr std::uint64_t kShas = 24;
 
 class Model {
@@ -99,17 +101,30 @@ class Model {
     for (std::uint64_t i = 0; i < ops; ++i) {
       clock += static_cast<std::int64_t>(prng.below(5));
       switch (prng.below(11)) {
-        case 0: add_job(b, prng); break;
-        case 1: see_worker(b, prng); break;
+        case 0:
+          add_job(b, prng);
+          break;
+        case 1:
+          see_worker(b, prng);
+          break;
         case 2:
-        case 3: hand_out(prng, touched); break;
-        case 4: keep(b, prng, touched); break;
-        case 5: checkpoint(b, prng, touched); break;
-        case 6: reopen(b, prng, touched); break;
+        case 3:
+          hand_out(prng, touched);
+          break;
+        case 4:
+          keep(b, prng, touched);
+          break;
+        case 5:
+          checkpoint(b, prng, touched);
+          break;
+        case 6:
+          reopen(b, prng, touched);
+          break;
         case 7:
           if (prng.below(4) == 0) cancel(b, prng, touched);
           break;
-        default: end_one(b, prng, touched);
+        default:
+          end_one(b, prng, touched);
       }
     }
     for (const auto no : touched) b.records.emplace_back(settle(no));
@@ -132,7 +147,8 @@ class Model {
     if (prng.below(6) == 0) r.files = bytes(prng, 60);
     if (prng.below(6) == 0) r.value_sha256 = fake_sha(prng.below(kShas));
     while (prng.below(6) == 0) r.blobs.push_back(fake_sha(prng.below(kShas)));
-    if (prng.below(3) == 0) r.queued_us = prng.next() >> 20, r.cpu_us = prng.below(1000), r.max_rss_bytes = prng.next() >> 1;
+    if (prng.below(3) == 0)
+      r.queued_us = prng.next() >> 20, r.cpu_us = prng.below(1000), r.max_rss_bytes = prng.next() >> 1;
     return r;
   }
   Job* pick(Prng& prng, bool ended) {
@@ -142,17 +158,25 @@ class Model {
     }
     return found.empty() ? nullptr : found[prng.below(found.size())];
   }
-  WorkerNo some_worker(Prng& prng) const { return {workers.empty() ? 0 : static_cast<std::uint32_t>(prng.below(workers.size() + 1))}; }
+  WorkerNo some_worker(Prng& prng) const {
+    return {workers.empty() ? 0 : static_cast<std::uint32_t>(prng.below(workers.size() + 1))};
+  }
 
   void add_job(Batch& b, Prng& prng) {
     const auto no = static_cast<std::uint32_t>(jobs.size() + 1);
     Job job;
     core::JobHeader& h = job.header;
     h.count = 1 + static_cast<std::uint32_t>(prng.below(20));
-    h.request = {static_cast<std::uint32_t>(prng.below(5000)), static_cast<std::uint32_t>(prng.below(3000)), prng.next() >> 10, prng.below(100), "python", {}};
+    h.request = {static_cast<std::uint32_t>(prng.below(5000)),
+                 static_cast<std::uint32_t>(prng.below(3000)),
+                 prng.next() >> 10,
+                 prng.below(100),
+                 "python",
+                 {}};
     if (prng.below(3) == 0) h.request.labels = {{"room", bytes(prng, 9)}, {"zone", ""}};
     h.priority = static_cast<int>(prng.below(2001)) - 1000;
-    h.retry = {1 + static_cast<std::uint32_t>(prng.below(9)), Millis{prng.below(5000)}, Millis{prng.below(90'000)}, static_cast<std::uint32_t>(prng.below(9))};
+    h.retry = {1 + static_cast<std::uint32_t>(prng.below(9)), Millis{prng.below(5000)}, Millis{prng.below(90'000)},
+               static_cast<std::uint32_t>(prng.below(9))};
     h.fail_fast = prng.below(2) == 0;
     core::JobBody& body = job.body;
     if (prng.below(2) == 0) body.id = fmt::format("job-{}", no);
@@ -200,8 +224,14 @@ class Model {
   }
   void end_task(Batch& b, Prng& prng, Job& job, std::uint32_t index, core::TaskEnd end) {
     Outcome o;
-    o.ended = {TaskId::of(job.progress.job, index), end, core::FailureClass::none, 1 + static_cast<Attempt>(prng.below(3)), some_worker(prng),
-               core::kNoBody, {clock}, prng.below(1'000'000)};
+    o.ended = {TaskId::of(job.progress.job, index),
+               end,
+               core::FailureClass::none,
+               1 + static_cast<Attempt>(prng.below(3)),
+               some_worker(prng),
+               core::kNoBody,
+               {clock},
+               prng.below(1'000'000)};
     if (end == core::TaskEnd::failed) o.ended.failure = static_cast<core::FailureClass>(1 + prng.below(8));
     if (prng.below(3) != 0) {
       o.body = result(prng);
@@ -249,7 +279,11 @@ class Model {
     if (auto w = workers.find(f.record.worker.value); w != workers.end()) ++w->second.failed;
     if (f.record.worker.value != 0) ++stats[{f.record.worker.value, static_cast<int>(f.record.failure)}];
     failures.push_back(f);
-    const core::TaskKept kept{task, 2 + static_cast<Attempt>(prng.below(5)), static_cast<std::uint16_t>(prng.below(9)), static_cast<std::uint16_t>(prng.below(9)), {clock + 7}};
+    const core::TaskKept kept{task,
+                              2 + static_cast<Attempt>(prng.below(5)),
+                              static_cast<std::uint16_t>(prng.below(9)),
+                              static_cast<std::uint16_t>(prng.below(9)),
+                              {clock + 7}};
     b.records.emplace_back(kept);
     job->kept[index] = kept;
     touched.insert(job->progress.job.value);
@@ -266,7 +300,9 @@ class Model {
   }
   void reopen(Batch& b, Prng& prng, std::set<std::uint32_t>& touched) {
     Job* job = pick(prng, prng.below(2) == 0);
-    if (job == nullptr || job->progress.state == core::JobState::cancelled || job->progress.state == core::JobState::pending) return;
+    if (job == nullptr || job->progress.state == core::JobState::cancelled ||
+        job->progress.state == core::JobState::pending)
+      return;
     std::vector<std::uint32_t> failed;
     for (const auto& [index, o] : job->outcomes) {
       if (o.ended.end == core::TaskEnd::failed) failed.push_back(index);
@@ -306,15 +342,18 @@ class Model {
 };
 
 inline std::string describe_header(const core::JobHeader& h) {
-  return fmt::format("{} {} {} {} {} {} {} | {} {} {} {} {} {}", h.count, h.request.cpus_milli, h.request.gpus_milli, h.request.memory, h.request.disk,
-                     h.request.engine, h.request.labels, h.priority, h.retry.max_attempts, h.retry.base.count(), h.retry.cap.count(), h.retry.crash_limit, h.fail_fast);
+  return fmt::format("{} {} {} {} {} {} {} | {} {} {} {} {} {}", h.count, h.request.cpus_milli, h.request.gpus_milli,
+                     h.request.memory, h.request.disk, h.request.engine, h.request.labels, h.priority,
+                     h.retry.max_attempts, h.retry.base.count(), h.retry.cap.count(), h.retry.crash_limit, h.fail_fast);
 }
 inline std::string describe_progress(const core::JobProgressed& p) {
-  return fmt::format("{} {} {} {} {} {} {}", static_cast<int>(p.state), p.next_index, p.counts.completed, p.counts.failed, p.counts.cancelled, p.started.ms, p.ended.ms);
+  return fmt::format("{} {} {} {} {} {} {}", static_cast<int>(p.state), p.next_index, p.counts.completed,
+                     p.counts.failed, p.counts.cancelled, p.started.ms, p.ended.ms);
 }
 inline std::string describe_body(const core::ResultBody& b) {
-  return fmt::format("{:?} {} {:?} {:?} {} {:?} {} {} {} {}", fmt::join(b.value, ","), b.value_sha256, fmt::join(b.message, ","), fmt::join(b.traceback, ","), b.exit_code,
-                     fmt::join(b.files, ","), fmt::join(b.blobs, " "), b.queued_us, b.cpu_us, b.max_rss_bytes);
+  return fmt::format("{:?} {} {:?} {:?} {} {:?} {} {} {} {}", fmt::join(b.value, ","), b.value_sha256,
+                     fmt::join(b.message, ","), fmt::join(b.traceback, ","), b.exit_code, fmt::join(b.files, ","),
+                     fmt::join(b.blobs, " "), b.queued_us, b.cpu_us, b.max_rss_bytes);
 }
 inline std::string describe_kept(const core::TaskKept& k) {
   return fmt::format("{} {} {} {} {}", k.task.packed, k.attempt, k.failures, k.crashes, k.ready_at.ms);
@@ -327,8 +366,8 @@ inline std::string describe(const Model& m) {
   std::set<std::string> held;
   for (const auto& [no, job] : m.jobs) {
     const auto& p = job.progress;
-    say("job {} {} {} {} {} [{}] [{}] {}", no, job.body.id.empty() ? std::to_string(no) : job.body.id, job.body.name, job.body.user, job.body.engine,
-        describe_header(job.header), describe_progress(p), job.submitted.ms);
+    say("job {} {} {} {} {} [{}] [{}] {}", no, job.body.id.empty() ? std::to_string(no) : job.body.id, job.body.name,
+        job.body.user, job.body.engine, describe_header(job.header), describe_progress(p), job.submitted.ms);
     if (!job.body.key.empty()) say("key {} {}", job.body.key, job.body.digest);
     say("spec {}", job.body.spec);
     for (const auto& page : job.body.pages) say("page {} {} {}", page.first, fmt::join(page.sizes, ","), page.bytes);
@@ -336,7 +375,8 @@ inline std::string describe(const Model& m) {
     std::vector<std::uint32_t> failed, cancelled;
     for (const auto& [index, o] : job.outcomes) {
       const auto& e = o.ended;
-      say("outcome {} {} {} {} {} {} {} {}", index, static_cast<int>(e.end), static_cast<int>(e.failure), e.attempt, e.worker.value, e.at.ms, e.run_us, describe_body(o.body));
+      say("outcome {} {} {} {} {} {} {} {}", index, static_cast<int>(e.end), static_cast<int>(e.failure), e.attempt,
+          e.worker.value, e.at.ms, e.run_us, describe_body(o.body));
       if (e.end == core::TaskEnd::failed) failed.push_back(index);
       if (e.end == core::TaskEnd::cancelled) cancelled.push_back(index);
       held.insert(o.body.blobs.begin(), o.body.blobs.end());
@@ -350,7 +390,8 @@ inline std::string describe(const Model& m) {
     }
     held.insert(job.body.blobs.begin(), job.body.blobs.end());
     ++t.jobs;
-    std::uint64_t* by_state[] = {&t.jobs_pending, &t.jobs_running, &t.jobs_completed, &t.jobs_failed, &t.jobs_cancelled};
+    std::uint64_t* by_state[] = {&t.jobs_pending, &t.jobs_running, &t.jobs_completed, &t.jobs_failed,
+                                 &t.jobs_cancelled};
     ++*by_state[static_cast<int>(p.state)];
     t.tasks_submitted += job.header.count;
     t.tasks_completed += p.counts.completed;
@@ -358,14 +399,16 @@ inline std::string describe(const Model& m) {
     t.tasks_cancelled += p.counts.cancelled;
   }
   for (auto it = m.failures.rbegin(); it != m.failures.rend(); ++it) {
-    say("failure {} {} {} {} {} {}", it->record.task.packed, it->record.attempt, it->record.worker.value, static_cast<int>(it->record.failure), it->message, it->record.at.ms);
+    say("failure {} {} {} {} {} {}", it->record.task.packed, it->record.attempt, it->record.worker.value,
+        static_cast<int>(it->record.failure), it->message, it->record.at.ms);
   }
   for (const auto& [key, n] : m.stats) say("stat {} {} {}", key.first, key.second, n);
   for (const auto& [no, w] : m.workers) {
-    say("worker {} {} {} {} {} {} {} {} {} {}", no, w.body.id, w.body.name, w.body.manifest, w.connected, w.first.ms, w.last.ms, w.completed, w.failed, w.run_us);
+    say("worker {} {} {} {} {} {} {} {} {} {}", no, w.body.id, w.body.name, w.body.manifest, w.connected, w.first.ms,
+        w.last.ms, w.completed, w.failed, w.run_us);
   }
-  say("totals {} {} {} {} {} {} {} {} {} {}", t.jobs, t.jobs_pending, t.jobs_running, t.jobs_completed, t.jobs_failed, t.jobs_cancelled, t.tasks_submitted, t.tasks_completed,
-      t.tasks_failed, t.tasks_cancelled);
+  say("totals {} {} {} {} {} {} {} {} {} {}", t.jobs, t.jobs_pending, t.jobs_running, t.jobs_completed, t.jobs_failed,
+      t.jobs_cancelled, t.tasks_submitted, t.tasks_completed, t.tasks_failed, t.tasks_cancelled);
   for (std::uint64_t n = 0; n < kShas; ++n) say("held {} {}", n, held.contains(fake_sha(n)));
   return out;
 }
@@ -385,11 +428,12 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
     const auto no = row.job;
     const core::JobProgressed progress{no, row.state, row.next_index, row.counts, row.started, row.ended};
     const auto header = *r.header(no);
-    say("job {} {} {} {} {} [{}] [{}] {}", no.value, row.id, row.name, row.user, row.engine, header ? describe_header(*header) : "none", describe_progress(progress),
-        row.submitted.ms);
+    say("job {} {} {} {} {} [{}] [{}] {}", no.value, row.id, row.name, row.user, row.engine,
+        header ? describe_header(*header) : "none", describe_progress(progress), row.submitted.ms);
     if (*r.find_job(row.id) != no) say("not found by id");
     if (header->count != row.count || header->priority != row.priority) say("row and header differ");
-    if (const auto key = *r.find_key(fmt::format("key {}", no.value))) say("key key {} {}", key->first.value, key->second);
+    if (const auto key = *r.find_key(fmt::format("key {}", no.value)))
+      say("key key {} {}", key->first.value, key->second);
     say("spec {}", *r.spec(no));
     for (std::uint32_t at = 0; at < row.count;) {
       const auto page = *r.page(no, at);
@@ -402,15 +446,15 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
     }
     if (const auto it = live.find(no.value); it != live.end()) {
       ++used;
-      if (describe_header(it->second->header) != describe_header(*header) || describe_progress(it->second->progress) != describe_progress(progress) ||
-          it->second->id != row.id) {
+      if (describe_header(it->second->header) != describe_header(*header) ||
+          describe_progress(it->second->progress) != describe_progress(progress) || it->second->id != row.id) {
         say("loaded and read differ");
       }
       say("open {}", fmt::join(it->second->open, ","));
     }
     for (const auto& o : take(r.outcomes(no, 0, 100'000, true))) {
-      say("outcome {} {} {} {} {} {} {} {}", o.task.index(), static_cast<int>(o.end), static_cast<int>(o.failure), o.attempt, o.worker.value, o.at.ms, o.run_us,
-          describe_body(o.body));
+      say("outcome {} {} {} {} {} {} {} {}", o.task.index(), static_cast<int>(o.end), static_cast<int>(o.failure),
+          o.attempt, o.worker.value, o.at.ms, o.run_us, describe_body(o.body));
     }
     say("failed {} cancelled {}", fmt::join(*r.failed_indices(no), ","), fmt::join(*r.cancelled_indices(no), ","));
     for (const auto& k : take(r.kept(no))) say("kept {}", describe_kept(k));
@@ -420,17 +464,19 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
   }
   if (used != loaded.jobs.size()) say("loaded jobs that are not listed");
   for (const auto& f : take(r.failures({}, {}, 0, 0, 100'000))) {
-    say("failure {} {} {} {} {} {}", f.task.packed, f.attempt, f.worker.value, static_cast<int>(f.failure), f.message, f.at.ms);
+    say("failure {} {} {} {} {} {}", f.task.packed, f.attempt, f.worker.value, static_cast<int>(f.failure), f.message,
+        f.at.ms);
   }
   for (const auto& [worker, classes] : take(r.failure_stats())) {
     for (const auto& [cls, n] : classes) say("stat {} {} {}", worker.value, static_cast<int>(cls), n);
   }
   for (const auto& w : take(r.workers())) {
-    say("worker {} {} {} {} {} {} {} {} {} {}", w.worker.value, w.id, w.name, w.manifest, w.connected, w.first_seen.ms, w.last_seen.ms, w.completed, w.failed, w.run_us);
+    say("worker {} {} {} {} {} {} {} {} {} {}", w.worker.value, w.id, w.name, w.manifest, w.connected, w.first_seen.ms,
+        w.last_seen.ms, w.completed, w.failed, w.run_us);
   }
   const Totals t = *r.totals();
-  say("totals {} {} {} {} {} {} {} {} {} {}", t.jobs, t.jobs_pending, t.jobs_running, t.jobs_completed, t.jobs_failed, t.jobs_cancelled, t.tasks_submitted, t.tasks_completed,
-      t.tasks_failed, t.tasks_cancelled);
+  say("totals {} {} {} {} {} {} {} {} {} {}", t.jobs, t.jobs_pending, t.jobs_running, t.jobs_completed, t.jobs_failed,
+      t.jobs_cancelled, t.tasks_submitted, t.tasks_completed, t.tasks_failed, t.tasks_cancelled);
   for (std::uint64_t n = 0; n < kShas; ++n) say("held {} {}", n, *r.blob_in_use(fake_sha(n)));
   return out;
 }
@@ -441,7 +487,8 @@ inline std::string difference(const std::string& want, const std::string& is) {
   std::size_t at = 0;
   while (at < want.size() && at < is.size() && want[at] == is[at]) ++at;
   at = at == 0 ? 0 : want.rfind('\n', at - 1) + 1;
-  return fmt::format("want: {:.300}\n  is: {:.300}", want.substr(at, want.find('\n', at) - at), is.substr(at, is.find('\n', at) - at));
+  return fmt::format("want: {:.300}\n  is: {:.300}", want.substr(at, want.find('\n', at) - at),
+                     is.substr(at, is.find('\n', at) - at));
 }
 
 }  // namespace grange::store::testing

@@ -68,7 +68,8 @@ TEST(Store, KnowsHowManyRowsItHasWithoutCounting) {
     const Batch batch = model.random_batch(prng);
     ASSERT_TRUE(store->commit({batch.records, batch.bodies}).ok());
   }
-  std::map<std::string, std::uint64_t> want{{"jobs", model.jobs.size()}, {"workers", model.workers.size()}, {"failures", model.failures.size()}};
+  std::map<std::string, std::uint64_t> want{
+      {"jobs", model.jobs.size()}, {"workers", model.workers.size()}, {"failures", model.failures.size()}};
   for (const auto& [no, job] : model.jobs) {
     want["outcomes"] += job.outcomes.size();
     want["pages"] += job.body.pages.size();

@@ -1,4 +1,5 @@
-// The one implementation of Reader: a connection of its own that only reads. Its parts: reader_jobs, reader_tasks, reader_info.
+// The one implementation of Reader: a connection of its own that only reads. Its parts: reader_jobs, reader_tasks,
+// reader_info.
 #pragma once
 
 #include "store/sqlite.hpp"
@@ -19,14 +20,16 @@ class SqliteReader final : public Reader {
   Result<std::string> spec(JobNo job) override;
   Result<std::optional<core::JobHeader>> header(JobNo job) override;
   Result<std::optional<core::ArgumentPage>> page(JobNo job, std::uint32_t index) override;
-  Result<std::vector<OutcomeRow>> outcomes(JobNo job, std::uint32_t from, std::uint32_t limit, bool with_values) override;
+  Result<std::vector<OutcomeRow>> outcomes(JobNo job, std::uint32_t from, std::uint32_t limit,
+                                           bool with_values) override;
   Result<std::vector<std::uint32_t>> failed_indices(JobNo job) override;
   Result<std::vector<std::uint32_t>> cancelled_indices(JobNo job) override;
   Result<std::vector<core::TaskKept>> kept(JobNo job) override;
   Result<std::optional<core::CheckpointBody>> checkpoint(TaskId task) override;
-  Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job, std::int64_t before_id, std::uint32_t skip,
-                                           std::uint32_t limit) override;
-  Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>> failure_stats() override;
+  Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job,
+                                           std::int64_t before_id, std::uint32_t skip, std::uint32_t limit) override;
+  Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>> failure_stats()
+      override;
   Result<std::vector<WorkerRow>> workers() override;
   Result<bool> blob_in_use(const std::string& sha256) override;
   Result<std::optional<ModelRow>> get_model(const std::string& name, const std::string& version) override;

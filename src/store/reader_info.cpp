@@ -18,14 +18,16 @@ Bytes file_size(const std::string& path) {
 
 }  // namespace
 
-Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>> SqliteReader::failure_stats() {
+Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>>
+SqliteReader::failure_stats() {
   using Stats = std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>;
   return sqlite::guarded<Stats>([&]() -> Result<Stats> {
     sqlite::Use s(sql("SELECT worker, class, n FROM worker_failures ORDER BY worker, class"));
     Stats stats;
     while (s->step()) {
       const WorkerNo worker{s->u32(0)};
-      if (stats.empty() || stats.back().first != worker) stats.emplace_back(worker, std::vector<std::pair<core::FailureClass, std::uint64_t>>());
+      if (stats.empty() || stats.back().first != worker)
+        stats.emplace_back(worker, std::vector<std::pair<core::FailureClass, std::uint64_t>>());
       stats.back().second.emplace_back(static_cast<core::FailureClass>(s->i(1)), s->u64(2));
     }
     return stats;
@@ -34,10 +36,21 @@ Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass,
 
 Result<std::vector<WorkerRow>> SqliteReader::workers() {
   return sqlite::guarded<std::vector<WorkerRow>>([&]() -> Result<std::vector<WorkerRow>> {
-    sqlite::Use s(sql("SELECT no, id, name, manifest, connected, first_seen, last_seen, completed, failed, run_us FROM workers ORDER BY no"));
+    sqlite::Use s(
+        sql("SELECT no, id, name, manifest, connected, first_seen, last_seen, completed, failed, run_us FROM workers "
+            "ORDER BY no"));
     std::vector<WorkerRow> rows;
     while (s->step()) {
-      rows.push_back({{s->u32(0)}, s->text(1), s->text(2), s->text(3), s->i(4) != 0, {s->i64(5)}, {s->i64(6)}, s->u64(7), s->u64(8), s->u64(9)});
+      rows.push_back({{s->u32(0)},
+                      s->text(1),
+                      s->text(2),
+                      s->text(3),
+                      s->i(4) != 0,
+                      {s->i64(5)},
+                      {s->i64(6)},
+                      s->u64(7),
+                      s->u64(8),
+                      s->u64(9)});
     }
     return rows;
   });
@@ -45,7 +58,8 @@ Result<std::vector<WorkerRow>> SqliteReader::workers() {
 
 Result<bool> SqliteReader::blob_in_use(const std::string& sha256) {
   return sqlite::guarded<bool>([&]() -> Result<bool> {
-    sqlite::Use s(sql("SELECT EXISTS(SELECT 1 FROM refs WHERE sha256 = ?1) OR EXISTS(SELECT 1 FROM models WHERE sha256 = ?1)"));
+    sqlite::Use s(
+        sql("SELECT EXISTS(SELECT 1 FROM refs WHERE sha256 = ?1) OR EXISTS(SELECT 1 FROM models WHERE sha256 = ?1)"));
     s->bind_text(1, sha256);
     return s->step() && s->i(0) != 0;
   });
@@ -83,7 +97,8 @@ Result<DbInfo> SqliteReader::info() {
     info.wal_bytes = file_size(info.path + "-wal");
     info.log_bytes = file_size(directory_ + "/logs.db") + file_size(directory_ + "/logs.db-wal");
     std::error_code error;
-    for (std::filesystem::recursive_directory_iterator it(directory_ + "/blobs", error), end; !error && it != end; it.increment(error)) {
+    for (std::filesystem::recursive_directory_iterator it(directory_ + "/blobs", error), end; !error && it != end;
+         it.increment(error)) {
       if (it.depth() == 0 && it->path().filename() == "parts") {
         it.disable_recursion_pending();
       } else if (it.depth() == 1) {

@@ -9,8 +9,9 @@
 namespace grange::store {
 namespace {
 
-#define GRANGE_JOB_COLUMNS                                                                                                            \
-  "SELECT no, id, name, user, engine, state, count, next_index, priority, completed, failed, cancelled, submitted, started, ended FROM jobs "
+#define GRANGE_JOB_COLUMNS                                                                                           \
+  "SELECT no, id, name, user, engine, state, count, next_index, priority, completed, failed, cancelled, submitted, " \
+  "started, ended FROM jobs "
 
 JobRow job_row(const sqlite::Statement& s) {
   JobRow row;
@@ -33,26 +34,31 @@ JobRow job_row(const sqlite::Statement& s) {
 }  // namespace
 
 Result<std::unique_ptr<Reader>> open_reader(const OpenOptions& options) {
-  return sqlite::guarded<std::unique_ptr<Reader>>(
-      [&]() -> Result<std::unique_ptr<Reader>> { return std::unique_ptr<Reader>(std::make_unique<SqliteReader>(options)); });
+  return sqlite::guarded<std::unique_ptr<Reader>>([&]() -> Result<std::unique_ptr<Reader>> {
+    return std::unique_ptr<Reader>(std::make_unique<SqliteReader>(options));
+  });
 }
 
 SqliteReader::SqliteReader(const OpenOptions& options)
-    : directory_(options.directory), db_(options.directory + "/farm.db", SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, options.vfs) {
+    : directory_(options.directory),
+      db_(options.directory + "/farm.db", SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, options.vfs) {
   db_.exec("PRAGMA query_only=1; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-8192; PRAGMA mmap_size=0");
 }
 
 void SqliteReader::damaged(const char* what) const {
-  throw sqlite::Failure{SQLITE_CORRUPT, Error{ErrorClass::storage_damaged,
-                                              fmt::format("{}/farm.db is damaged: {} makes no sense. Restore it from a backup.", directory_, what),
-                                              {}}};
+  throw sqlite::Failure{
+      SQLITE_CORRUPT,
+      Error{ErrorClass::storage_damaged,
+            fmt::format("{}/farm.db is damaged: {} makes no sense. Restore it from a backup.", directory_, what),
+            {}}};
 }
 
 Result<std::vector<JobRow>> SqliteReader::jobs(const JobFilter& filter) {
   return sqlite::guarded<std::vector<JobRow>>([&]() -> Result<std::vector<JobRow>> {
     const std::int64_t below = filter.before ? std::int64_t{filter.before->value} : INT64_MAX;
-    sqlite::Use s(filter.state ? sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 AND state = ?4 ORDER BY no DESC LIMIT ?2 OFFSET ?3")
-                               : sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 ORDER BY no DESC LIMIT ?2 OFFSET ?3"));
+    sqlite::Use s(filter.state
+                      ? sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 AND state = ?4 ORDER BY no DESC LIMIT ?2 OFFSET ?3")
+                      : sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 ORDER BY no DESC LIMIT ?2 OFFSET ?3"));
     s->bind(1, below).bind(2, filter.limit).bind(3, filter.skip);
     if (filter.state) s->bind(4, static_cast<int>(*filter.state));
     std::vector<JobRow> rows;
@@ -119,7 +125,8 @@ Result<std::optional<core::JobHeader>> SqliteReader::header(JobNo job) {
 Result<std::optional<core::ArgumentPage>> SqliteReader::page(JobNo job, std::uint32_t index) {
   using Found = std::optional<core::ArgumentPage>;
   return sqlite::guarded<Found>([&]() -> Result<Found> {
-    sqlite::Use s(sql("SELECT first, count, sizes, bytes FROM pages WHERE first <= ? AND first >= ? ORDER BY first DESC LIMIT 1"));
+    sqlite::Use s(sql(
+        "SELECT first, count, sizes, bytes FROM pages WHERE first <= ? AND first >= ? ORDER BY first DESC LIMIT 1"));
     s->bind_u(1, TaskId::of(job, index).packed).bind_u(2, TaskId::of(job, 0).packed);
     if (!s->step()) return Found();
     core::ArgumentPage page;

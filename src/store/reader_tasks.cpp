@@ -3,12 +3,14 @@
 
 namespace grange::store {
 
-Result<std::vector<OutcomeRow>> SqliteReader::outcomes(JobNo job, std::uint32_t from, std::uint32_t limit, bool with_values) {
+Result<std::vector<OutcomeRow>> SqliteReader::outcomes(JobNo job, std::uint32_t from, std::uint32_t limit,
+                                                       bool with_values) {
   return sqlite::guarded<std::vector<OutcomeRow>>([&]() -> Result<std::vector<OutcomeRow>> {
-    sqlite::Use s(with_values ? sql("SELECT task, end, failure, attempt, worker, at, run_us, extra, value FROM outcomes "
-                                    "WHERE task >= ? AND task < ? ORDER BY task LIMIT ?")
-                              : sql("SELECT task, end, failure, attempt, worker, at, run_us, extra FROM outcomes "
-                                    "WHERE task >= ? AND task < ? ORDER BY task LIMIT ?"));
+    sqlite::Use s(with_values
+                      ? sql("SELECT task, end, failure, attempt, worker, at, run_us, extra, value FROM outcomes "
+                            "WHERE task >= ? AND task < ? ORDER BY task LIMIT ?")
+                      : sql("SELECT task, end, failure, attempt, worker, at, run_us, extra FROM outcomes "
+                            "WHERE task >= ? AND task < ? ORDER BY task LIMIT ?"));
     s->bind_u(1, TaskId::of(job, from).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed).bind(3, limit);
     std::vector<OutcomeRow> rows;
     while (s->step()) {
@@ -29,24 +31,37 @@ Result<std::vector<OutcomeRow>> SqliteReader::outcomes(JobNo job, std::uint32_t 
 
 Result<std::vector<std::uint32_t>> SqliteReader::indices(JobNo job, core::TaskEnd end) {
   return sqlite::guarded<std::vector<std::uint32_t>>([&]() -> Result<std::vector<std::uint32_t>> {
-    sqlite::Use s(sql("SELECT task FROM outcomes INDEXED BY outcomes_unhappy WHERE end <> 1 AND task >= ? AND task < ? AND end = ? ORDER BY task"));
-    s->bind_u(1, TaskId::of(job, 0).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed).bind(3, static_cast<int>(end));
+    sqlite::Use s(
+        sql("SELECT task FROM outcomes INDEXED BY outcomes_unhappy WHERE end <> 1 AND task >= ? AND task < ? AND end = "
+            "? ORDER BY task"));
+    s->bind_u(1, TaskId::of(job, 0).packed)
+        .bind_u(2, TaskId::of({job.value + 1}, 0).packed)
+        .bind(3, static_cast<int>(end));
     std::vector<std::uint32_t> found;
     while (s->step()) found.push_back(TaskId{s->u64(0)}.index());
     return found;
   });
 }
 
-Result<std::vector<std::uint32_t>> SqliteReader::failed_indices(JobNo job) { return indices(job, core::TaskEnd::failed); }
-Result<std::vector<std::uint32_t>> SqliteReader::cancelled_indices(JobNo job) { return indices(job, core::TaskEnd::cancelled); }
+Result<std::vector<std::uint32_t>> SqliteReader::failed_indices(JobNo job) {
+  return indices(job, core::TaskEnd::failed);
+}
+Result<std::vector<std::uint32_t>> SqliteReader::cancelled_indices(JobNo job) {
+  return indices(job, core::TaskEnd::cancelled);
+}
 
 Result<std::vector<core::TaskKept>> SqliteReader::kept(JobNo job) {
   return sqlite::guarded<std::vector<core::TaskKept>>([&]() -> Result<std::vector<core::TaskKept>> {
-    sqlite::Use s(sql("SELECT task, attempt, failures, crashes, ready_at FROM kept WHERE task >= ? AND task < ? ORDER BY task"));
+    sqlite::Use s(
+        sql("SELECT task, attempt, failures, crashes, ready_at FROM kept WHERE task >= ? AND task < ? ORDER BY task"));
     s->bind_u(1, TaskId::of(job, 0).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed);
     std::vector<core::TaskKept> rows;
     while (s->step()) {
-      rows.push_back({{s->u64(0)}, s->u32(1), static_cast<std::uint16_t>(s->i(2)), static_cast<std::uint16_t>(s->i(3)), {s->i64(4)}});
+      rows.push_back({{s->u64(0)},
+                      s->u32(1),
+                      static_cast<std::uint16_t>(s->i(2)),
+                      static_cast<std::uint16_t>(s->i(3)),
+                      {s->i64(4)}});
     }
     return rows;
   });
@@ -61,8 +76,9 @@ Result<std::optional<core::CheckpointBody>> SqliteReader::checkpoint(TaskId task
   });
 }
 
-Result<std::vector<FailureRow>> SqliteReader::failures(std::optional<WorkerNo> worker, std::optional<JobNo> job, std::int64_t before_id,
-                                                       std::uint32_t skip, std::uint32_t limit) {
+Result<std::vector<FailureRow>> SqliteReader::failures(std::optional<WorkerNo> worker, std::optional<JobNo> job,
+                                                       std::int64_t before_id, std::uint32_t skip,
+                                                       std::uint32_t limit) {
   return sqlite::guarded<std::vector<FailureRow>>([&]() -> Result<std::vector<FailureRow>> {
 #define GRANGE_FAILURE_COLUMNS "SELECT id, task, attempt, worker, class, message, at FROM failures WHERE id < ?1 "
 #define GRANGE_FAILURE_ORDER "ORDER BY id DESC LIMIT ?2 OFFSET ?3"
@@ -77,7 +93,13 @@ Result<std::vector<FailureRow>> SqliteReader::failures(std::optional<WorkerNo> w
     if (job) s->bind(worker ? 5 : 4, job->value);
     std::vector<FailureRow> rows;
     while (s->step()) {
-      rows.push_back({s->i64(0), {s->u64(1)}, s->u32(2), {s->u32(3)}, static_cast<core::FailureClass>(s->i(4)), s->text(5), {s->i64(6)}});
+      rows.push_back({s->i64(0),
+                      {s->u64(1)},
+                      s->u32(2),
+                      {s->u32(3)},
+                      static_cast<core::FailureClass>(s->i(4)),
+                      s->text(5),
+                      {s->i64(6)}});
     }
     return rows;
   });

@@ -14,8 +14,9 @@ struct Migration {
 
 // A task is job << 32 | index everywhere, so that what belongs to a job is one range of the table.
 //
-// jobs      the columns up to `submitted` never change. The index on state serves start-up (unfinished jobs) and lists by state.
-// outcomes  the hot table: a plain result is 0 bytes for end, failure and attempt (SQLite stores 0 and 1 in the row's header) and no
+// jobs      the columns up to `submitted` never change. The index on state serves start-up (unfinished jobs) and lists
+// by state. outcomes  the hot table: a plain result is 0 bytes for end, failure and attempt (SQLite stores 0 and 1 in
+// the row's header) and no
 //           extra. `extra` stands before `value`, so that a list without values never walks a value's overflow pages.
 // refs      who holds a blob: 1 a job, 2 a result, 3 a checkpoint.
 // trash     jobs that were forgotten while rows of theirs are still to be deleted.
@@ -71,18 +72,20 @@ void migrate(const sqlite::Db& db, const std::string& path) {
   const std::int64_t version = db.integer("PRAGMA user_version");
   const bool empty = application == 0 && version == 0 && db.integer("SELECT count(*) FROM sqlite_schema") == 0;
   if (application != kApplicationId && !empty) {
-    throw sqlite::Failure{SQLITE_NOTADB,
-                          Error{ErrorClass::storage_damaged,
-                                fmt::format("{} is a database of another program, not one of Grange. Choose another data folder.", path),
-                                {}}};
+    throw sqlite::Failure{
+        SQLITE_NOTADB,
+        Error{ErrorClass::storage_damaged,
+              fmt::format("{} is a database of another program, not one of Grange. Choose another data folder.", path),
+              {}}};
   }
   if (version > kSchemaVersion) {
-    throw sqlite::Failure{SQLITE_NOTADB,
-                          Error{ErrorClass::version_mismatch,
-                                fmt::format("{} was written by a newer Grange: it has schema version {}, and this one knows up to {}. "
-                                            "Use the newer Grange, or another data folder.",
-                                            path, version, kSchemaVersion),
-                                {}}};
+    throw sqlite::Failure{
+        SQLITE_NOTADB,
+        Error{ErrorClass::version_mismatch,
+              fmt::format("{} was written by a newer Grange: it has schema version {}, and this one knows up to {}. "
+                          "Use the newer Grange, or another data folder.",
+                          path, version, kSchemaVersion),
+              {}}};
   }
   for (const Migration& m : kMigrations) {
     if (m.version <= version) continue;

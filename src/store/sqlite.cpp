@@ -18,10 +18,13 @@ ErrorClass classify(int code, int os_error) {
     case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
     case SQLITE_READONLY:
-    case SQLITE_PERM: return ErrorClass::io;
+    case SQLITE_PERM:
+      return ErrorClass::io;
     case SQLITE_BUSY:
-    case SQLITE_LOCKED: return ErrorClass::unavailable;
-    default: return ErrorClass::internal;
+    case SQLITE_LOCKED:
+      return ErrorClass::unavailable;
+    default:
+      return ErrorClass::internal;
   }
 }
 
@@ -30,11 +33,18 @@ std::string sentence(ErrorClass cls, const std::string& path, const std::string&
     case ErrorClass::storage_full:
       return fmt::format("The disk that holds {} is full. Nothing was written. Free some space, and it goes on.", path);
     case ErrorClass::storage_damaged:
-      return fmt::format("{} is damaged or is not a Grange database ({}). Restore it from a backup, or move it away to start empty.", path, why);
+      return fmt::format(
+          "{} is damaged or is not a Grange database ({}). Restore it from a backup, or move it away to start empty.",
+          path, why);
     case ErrorClass::io:
-      return fmt::format("Cannot use {} ({}). Check that the folder exists, that this user may write to it, and that the disk is sound.", path, why);
-    case ErrorClass::unavailable: return fmt::format("{} is in use by another program ({}).", path, why);
-    default: return fmt::format("The database {} refused: {}", path, why);
+      return fmt::format(
+          "Cannot use {} ({}). Check that the folder exists, that this user may write to it, and that the disk is "
+          "sound.",
+          path, why);
+    case ErrorClass::unavailable:
+      return fmt::format("{} is in use by another program ({}).", path, why);
+    default:
+      return fmt::format("The database {} refused: {}", path, why);
   }
 }
 
@@ -74,7 +84,9 @@ std::string Db::text(const char* sql) const {
   return s.step() ? s.text(0) : std::string();
 }
 
-void Db::rollback() const noexcept { sqlite3_exec(raw(), "ROLLBACK", nullptr, nullptr, nullptr); }
+void Db::rollback() const noexcept {
+  sqlite3_exec(raw(), "ROLLBACK", nullptr, nullptr, nullptr);
+}
 
 Statement::Statement(const Db& db, const char* sql) : db_(&db) {
   sqlite3_stmt* raw_statement = nullptr;

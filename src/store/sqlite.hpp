@@ -1,4 +1,5 @@
-// A thin, owning layer over the SQLite C API. It throws `Failure`, which never leaves this module: public functions turn it into a Result.
+// A thin, owning layer over the SQLite C API. It throws `Failure`, which never leaves this module: public functions
+// turn it into a Result.
 #pragma once
 
 #include <sqlite3.h>
@@ -41,7 +42,8 @@ class Db {
   std::string path_;
 };
 
-// Parameters count from 1, columns from 0. Bound text and blobs are not copied: they must live until `run` or the last `step`.
+// Parameters count from 1, columns from 0. Bound text and blobs are not copied: they must live until `run` or the last
+// `step`.
 class Statement {
  public:
   Statement(const Db& db, const char* sql);
@@ -51,7 +53,8 @@ class Statement {
   }
   Statement& bind_u(int n, std::uint64_t value) { return bind(n, static_cast<std::int64_t>(value)); }
   Statement& bind_text(int n, std::string_view text) {
-    check(sqlite3_bind_text64(s_.get(), n, text.data() == nullptr ? "" : text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8));
+    check(sqlite3_bind_text64(s_.get(), n, text.data() == nullptr ? "" : text.data(), text.size(), SQLITE_STATIC,
+                              SQLITE_UTF8));
     return *this;
   }
   Statement& bind_blob(int n, std::string_view bytes) {

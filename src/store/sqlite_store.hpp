@@ -31,7 +31,8 @@ class SqliteStore final : public Store {
   Result<> room_for(Bytes bytes) const override;
   Result<std::vector<JobNo>> forget_ended(WallMs before, std::uint64_t keep, std::uint32_t limit) override;
   Result<> forget_all() override;
-  Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256, Bytes bytes, WallMs at) override;
+  Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256, Bytes bytes,
+                     WallMs at) override;
   const std::string& directory() const override { return options_.directory; }
   Result<std::unique_ptr<Reader>> reader() const override;
 

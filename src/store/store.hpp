@@ -1,6 +1,8 @@
-// The truth on disk: SQLite in WAL mode, synchronous=FULL, one writer. A commit that returned is there after a power loss.
+// The truth on disk: SQLite in WAL mode, synchronous=FULL, one writer. A commit that returned is there after a power
+// loss.
 //
-// Threading: a Store belongs to one thread at a time (the committer). Readers open their own `Reader`; WAL lets both work at once.
+// Threading: a Store belongs to one thread at a time (the committer). Readers open their own `Reader`; WAL lets both
+// work at once.
 #pragma once
 
 #include <functional>
@@ -19,10 +21,10 @@ namespace grange::store {
 inline constexpr int kSchemaVersion = 1;
 
 struct OpenOptions {
-  std::string directory;         // farm.db, logs.db, blobs/, lock
-  std::string vfs = {};          // tests: the name of a fault-injecting VFS for farm.db
-  int page_size = 4096;          // of a new farm.db; an existing one keeps its own
-  Bytes reserve = 32 * MiB;      // free space under which new work is refused
+  std::string directory;     // farm.db, logs.db, blobs/, lock
+  std::string vfs = {};      // tests: the name of a fault-injecting VFS for farm.db
+  int page_size = 4096;      // of a new farm.db; an existing one keeps its own
+  Bytes reserve = 32 * MiB;  // free space under which new work is refused
 };
 
 // What start-up needs to rebuild the core. Jobs that ended stay on disk only.
@@ -32,12 +34,17 @@ struct Loaded {
     std::string id;
     core::JobHeader header;
     core::JobProgressed progress;
-    std::vector<std::uint32_t> open;     // indices below next_index without an outcome, ascending
-    std::vector<std::uint32_t> skipped;  // indices from next_index on that have an outcome (cancelled one by one), ascending
+    std::vector<std::uint32_t> open;  // indices below next_index without an outcome, ascending
+    std::vector<std::uint32_t>
+        skipped;  // indices from next_index on that have an outcome (cancelled one by one), ascending
   };
-  struct Worker { WorkerNo worker; std::string id; bool connected = false; };
-  std::uint64_t incarnation = 0;       // of this start; already written
-  std::string server_id;               // made once a data folder
+  struct Worker {
+    WorkerNo worker;
+    std::string id;
+    bool connected = false;
+  };
+  std::uint64_t incarnation = 0;  // of this start; already written
+  std::string server_id;          // made once a data folder
   JobNo last_job;
   std::vector<Job> jobs;
   std::vector<core::TaskKept> tasks;
@@ -53,23 +60,27 @@ class Reader;
 
 class Store {
  public:
-  // Takes the folder's lock (`unavailable`, naming the pid that holds it), checks the file (`storage_damaged`; `version_mismatch` when a
-  // newer Grange made it), migrates. A folder that cannot be written: `io`, with what to do.
+  // Takes the folder's lock (`unavailable`, naming the pid that holds it), checks the file (`storage_damaged`;
+  // `version_mismatch` when a newer Grange made it), migrates. A folder that cannot be written: `io`, with what to do.
   static Result<std::unique_ptr<Store>> open(const OpenOptions& options);
   virtual ~Store() = default;
 
   virtual Result<Loaded> load() = 0;
   // All or nothing, and on disk when it returns. storage_full: nothing was written, try again later.
   virtual Result<> commit(const Commit& commit) = 0;
-  // Is there room for `bytes` more of new work? storage_full with a sentence that names the folder and the free space. Any thread.
+  // Is there room for `bytes` more of new work? storage_full with a sentence that names the folder and the free space.
+  // Any thread.
   virtual Result<> room_for(Bytes bytes) const = 0;
-  // Deletes at most `limit` ended jobs that ended before `before` or beyond the newest `keep`, with all that is theirs. Returns which.
-  // The jobs are gone at once; rows of big ones are taken away piece by piece, by this call and the next ones (`limit` 0: only that).
+  // Deletes at most `limit` ended jobs that ended before `before` or beyond the newest `keep`, with all that is theirs.
+  // Returns which. The jobs are gone at once; rows of big ones are taken away piece by piece, by this call and the next
+  // ones (`limit` 0: only that).
   virtual Result<std::vector<JobNo>> forget_ended(WallMs before, std::uint64_t keep, std::uint32_t limit) = 0;
-  // `db clear`: everything but the schema, the server's id, connected workers and the last job number (fences must stay unique).
+  // `db clear`: everything but the schema, the server's id, connected workers and the last job number (fences must stay
+  // unique).
   virtual Result<> forget_all() = 0;
   // Names code. The same content again is fine; other content under a known version: conflict.
-  virtual Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256, Bytes bytes, WallMs at) = 0;
+  virtual Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256,
+                             Bytes bytes, WallMs at) = 0;
   virtual const std::string& directory() const = 0;
   virtual Result<std::unique_ptr<Reader>> reader() const = 0;  // any thread
 };
@@ -108,7 +119,8 @@ struct WorkerRow {
   std::string id, name, manifest;
   bool connected = false;
   WallMs first_seen{}, last_seen{};
-  std::uint64_t completed = 0, failed = 0, run_us = 0;  // lifetime: tasks completed, attempts failed, time of tasks that ended
+  std::uint64_t completed = 0, failed = 0,
+                run_us = 0;  // lifetime: tasks completed, attempts failed, time of tasks that ended
 };
 // Kept, never counted. Jobs: those that are there. Tasks: all there ever were.
 struct Totals {
@@ -129,33 +141,39 @@ struct ModelRow {
 };
 struct JobFilter {
   std::optional<core::JobState> state;
-  std::optional<JobNo> before;         // keyset: newest first, jobs below this number
+  std::optional<JobNo> before;  // keyset: newest first, jobs below this number
   std::uint32_t skip = 0, limit = 100;
 };
 
 class Reader {
  public:
   virtual ~Reader() = default;
-  virtual Result<std::vector<JobRow>> jobs(const JobFilter& filter) = 0;         // newest first
+  virtual Result<std::vector<JobRow>> jobs(const JobFilter& filter) = 0;  // newest first
   virtual Result<std::optional<JobRow>> job(JobNo job) = 0;
-  virtual Result<std::optional<JobNo>> find_job(const std::string& id) = 0;      // external id
+  virtual Result<std::optional<JobNo>> find_job(const std::string& id) = 0;                           // external id
   virtual Result<std::optional<std::pair<JobNo, std::string>>> find_key(const std::string& key) = 0;  // -> job, digest
   virtual Result<std::string> spec(JobNo job) = 0;
   virtual Result<std::optional<core::JobHeader>> header(JobNo job) = 0;
-  virtual Result<std::optional<core::ArgumentPage>> page(JobNo job, std::uint32_t index) = 0;  // the page that holds index
-  // Outcomes of one job, by index from `from` (inclusive), at most `limit`. with_values false: bodies without value and traceback.
-  virtual Result<std::vector<OutcomeRow>> outcomes(JobNo job, std::uint32_t from, std::uint32_t limit, bool with_values) = 0;
+  virtual Result<std::optional<core::ArgumentPage>> page(JobNo job,
+                                                         std::uint32_t index) = 0;  // the page that holds index
+  // Outcomes of one job, by index from `from` (inclusive), at most `limit`. with_values false: bodies without value and
+  // traceback.
+  virtual Result<std::vector<OutcomeRow>> outcomes(JobNo job, std::uint32_t from, std::uint32_t limit,
+                                                   bool with_values) = 0;
   virtual Result<std::vector<std::uint32_t>> failed_indices(JobNo job) = 0;
-  virtual Result<std::vector<std::uint32_t>> cancelled_indices(JobNo job) = 0;  // those with an outcome; ascending, both
+  virtual Result<std::vector<std::uint32_t>> cancelled_indices(
+      JobNo job) = 0;  // those with an outcome; ascending, both
   virtual Result<std::vector<core::TaskKept>> kept(JobNo job) = 0;
   virtual Result<std::optional<core::CheckpointBody>> checkpoint(TaskId task) = 0;
-  virtual Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job, std::int64_t before_id,
-                                                   std::uint32_t skip, std::uint32_t limit) = 0;  // newest first; before_id 0: all
-  virtual Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>> failure_stats() = 0;
+  virtual Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job,
+                                                   std::int64_t before_id, std::uint32_t skip,
+                                                   std::uint32_t limit) = 0;  // newest first; before_id 0: all
+  virtual Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>>
+  failure_stats() = 0;
   virtual Result<std::vector<WorkerRow>> workers() = 0;
-  virtual Result<bool> blob_in_use(const std::string& sha256) = 0;               // by a job, a result, a checkpoint or a model
+  virtual Result<bool> blob_in_use(const std::string& sha256) = 0;  // by a job, a result, a checkpoint or a model
   virtual Result<std::optional<ModelRow>> get_model(const std::string& name, const std::string& version) = 0;
-  virtual Result<std::vector<ModelRow>> list_models() = 0;                       // by name and version
+  virtual Result<std::vector<ModelRow>> list_models() = 0;  // by name and version
   virtual Result<Totals> totals() = 0;
   virtual Result<DbInfo> info() = 0;
 };

@@ -65,7 +65,8 @@ TEST(StoreOpen, RefusesAFolderThatIsInUse) {
   auto second = Store::open({.directory = scratch.path()});
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.error().cls, ErrorClass::unavailable);
-  EXPECT_NE(second.error().message.find("process id " + std::to_string(::getpid())), std::string::npos) << second.error().message;
+  EXPECT_NE(second.error().message.find("process id " + std::to_string(::getpid())), std::string::npos)
+      << second.error().message;
   first.reset();
   EXPECT_TRUE(Store::open({.directory = scratch.path()}).ok());
 }
@@ -89,7 +90,8 @@ TEST(StoreOpen, RefusesANewerSchemaAndNamesBothVersions) {
   ASSERT_FALSE(store.ok());
   EXPECT_EQ(store.error().cls, ErrorClass::version_mismatch);
   EXPECT_NE(store.error().message.find("7001"), std::string::npos);
-  EXPECT_NE(store.error().message.find("up to " + std::to_string(kSchemaVersion)), std::string::npos) << store.error().message;
+  EXPECT_NE(store.error().message.find("up to " + std::to_string(kSchemaVersion)), std::string::npos)
+      << store.error().message;
 }
 
 TEST(StoreOpen, RefusesWhatIsNotOurs) {
@@ -184,7 +186,8 @@ TEST(Store, ListsJobsByPageAndState) {
   filter.skip = 2;
   EXPECT_EQ(numbers(filter), (std::vector<std::uint32_t>{2}));
   EXPECT_EQ(*reader->find_job("7"), JobNo{7});
-  for (const char* none : {"11", "07", "", "7x", "99999999999"}) EXPECT_EQ(*reader->find_job(none), std::nullopt) << none;
+  for (const char* none : {"11", "07", "", "7x", "99999999999"})
+    EXPECT_EQ(*reader->find_job(none), std::nullopt) << none;
 }
 
 TEST(Store, ListsOutcomesByPageAndWithoutValues) {
@@ -194,7 +197,8 @@ TEST(Store, ListsOutcomesByPageAndWithoutValues) {
   for (std::uint32_t i = 0; i < 10; ++i) {
     core::ResultBody body;
     body.value = "v", body.message = "m", body.traceback = "t", body.exit_code = -1;
-    b.records.emplace_back(core::TaskEnded{.task = TaskId::of({4}, i * 2), .end = core::TaskEnd::failed, .attempt = 1, .body = b.add(body)});
+    b.records.emplace_back(core::TaskEnded{
+        .task = TaskId::of({4}, i * 2), .end = core::TaskEnd::failed, .attempt = 1, .body = b.add(body)});
   }
   ASSERT_TRUE(store->commit({b.records, b.bodies}).ok());
   const auto reader = *store->reader();
@@ -215,7 +219,8 @@ TEST(Store, FiltersFailuresByWorkerAndJob) {
   const auto store = open_at(scratch.path());
   Batch b;
   for (std::uint32_t i = 0; i < 12; ++i) {
-    b.records.emplace_back(core::AttemptFailed{.task = TaskId::of({1 + i % 2}, i), .worker = {1 + i % 3}, .failure = core::FailureClass::exception});
+    b.records.emplace_back(core::AttemptFailed{
+        .task = TaskId::of({1 + i % 2}, i), .worker = {1 + i % 3}, .failure = core::FailureClass::exception});
   }
   ASSERT_TRUE(store->commit({b.records, b.bodies}).ok());
   const auto reader = *store->reader();
@@ -241,8 +246,8 @@ TEST(Store, ForgetsTheOldestBeyondWhatIsKept) {
   ASSERT_TRUE(store->commit({live.records, live.bodies}).ok());
   const auto reader = *store->reader();
   EXPECT_EQ(store->forget_ended({0}, 100, 10)->size(), 0u);
-  EXPECT_EQ(store->forget_ended({0}, 6, 10)->size(), 2u);     // 7 and 8, by number kept
-  EXPECT_EQ(store->forget_ended({96}, 100, 1)->size(), 1u);   // 6 ended at 94, 5 at 95: by age, one at a time
+  EXPECT_EQ(store->forget_ended({0}, 6, 10)->size(), 2u);    // 7 and 8, by number kept
+  EXPECT_EQ(store->forget_ended({96}, 100, 1)->size(), 1u);  // 6 ended at 94, 5 at 95: by age, one at a time
   EXPECT_EQ(store->forget_ended({96}, 100, 10)->size(), 1u);
   std::vector<std::uint32_t> left;
   for (const auto& row : take(reader->jobs({}))) left.push_back(row.job.value);
@@ -289,7 +294,8 @@ TEST(Store, ForgetsAllButWhoItIs) {
     id = (*store->load()).server_id;
     Batch b = finished_job(5, 1000, 1);
     for (std::uint32_t w = 1; w <= 2; ++w) {
-      b.records.emplace_back(core::WorkerSeen{{w}, w == 1, b.add(core::WorkerBody{"w" + std::to_string(w), "", ""}), {1}});
+      b.records.emplace_back(
+          core::WorkerSeen{{w}, w == 1, b.add(core::WorkerBody{"w" + std::to_string(w), "", ""}), {1}});
     }
     ASSERT_TRUE(store->commit({b.records, b.bodies}).ok());
     ASSERT_TRUE(store->put_model("m", "1", fake_sha(1), 5, {1}).ok());

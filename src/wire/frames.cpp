@@ -8,8 +8,8 @@ namespace grange::wire {
 
 Result<> decode(std::string_view bytes, pb::Frame& out) {
   if (bytes.size() > limits::kFrame) {
-    return Error{ErrorClass::too_large, "A frame may have at most " + std::to_string(limits::kFrame) +
-                                            " bytes; send larger values as blobs."};
+    return Error{ErrorClass::too_large,
+                 "A frame may have at most " + std::to_string(limits::kFrame) + " bytes; send larger values as blobs."};
   }
   if (!out.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return Error{ErrorClass::invalid_argument, "This binary message is not a grange.v1.Frame."};

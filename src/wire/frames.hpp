@@ -1,4 +1,5 @@
-// Bytes <-> Frame. Total on any input: a frame that cannot be read is an Error that says why, never an exception or a guess.
+// Bytes <-> Frame. Total on any input: a frame that cannot be read is an Error that says why, never an exception or a
+// guess.
 #pragma once
 
 #include <string>

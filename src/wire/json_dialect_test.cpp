@@ -118,7 +118,8 @@ TEST(JsonText, NumbersAsPeopleWriteThem) {
   const auto text = [](std::string_view in) { return json_text(*parse_json(in)); };
   EXPECT_EQ(text(R"({"a":0E0,"b":9.713E0,"c":[1,-2.50,1e21],"d":{},"e":[],"f":"x\"y","g":null})"),
             R"({"a":0,"b":9.713,"c":[1,-2.5,1e+21],"d":{},"e":[],"f":"x\"y","g":null})");
-  EXPECT_EQ(text(R"({"run_ms":1.0,"value":{"x":[1.0,2]}})"), R"({"run_ms":1,"value":{"x":[1.0,2]}})") << "somebody's floats stay floats";
+  EXPECT_EQ(text(R"({"run_ms":1.0,"value":{"x":[1.0,2]}})"), R"({"run_ms":1,"value":{"x":[1.0,2]}})")
+      << "somebody's floats stay floats";
   EXPECT_EQ(*parse_json(text("0.1")), *parse_json("0.1"));
 }
 

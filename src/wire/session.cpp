@@ -47,7 +47,9 @@ bool Session::resend(std::uint64_t received, std::vector<std::string>& out) {
   return true;
 }
 
-void Session::reset() { *this = Session{}; }
+void Session::reset() {
+  *this = Session{};
+}
 
 void Session::acknowledged(std::uint64_t up_to) {
   while (!outbox_.empty() && outbox_.front().seq <= up_to) {

@@ -1,9 +1,11 @@
-// One side of a session: numbers what it sends, remembers it until acknowledged, tells a repeat from news. Pure; both sides use it.
+// One side of a session: numbers what it sends, remembers it until acknowledged, tells a repeat from news. Pure; both
+// sides use it.
 //
 //   dialler                              listener
 //   Hello{session_id, received}   ->     finds the session: Welcome{resumed, received}
 //   both: resend(the other's `received`), then go on.
-//   not resumed: both reset(); what was not acknowledged is the owner's business (the owner says again what still holds).
+//   not resumed: both reset(); what was not acknowledged is the owner's business (the owner says again what still
+//   holds).
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,8 @@ class Session {
   // Reads number and ack of an arrived frame. Unnumbered frames (seq 0) are fresh.
   Verdict arrived(const pb::Frame& frame);
 
-  // After a reconnect: forgets what the peer has, returns the rest in order. `received` beyond what was ever sent: false, nothing changed.
+  // After a reconnect: forgets what the peer has, returns the rest in order. `received` beyond what was ever sent:
+  // false, nothing changed.
   bool resend(std::uint64_t received, std::vector<std::string>& out);
   // Would resend() do? Changes nothing.
   bool can_resend(std::uint64_t received) const;

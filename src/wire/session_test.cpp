@@ -59,7 +59,9 @@ TEST(Session, DeliversInOrderOnceWhateverIsCut) {
           to_b.push_back(a.number(frame));
           break;
         }
-        case 2: pump(false); break;
+        case 2:
+          pump(false);
+          break;
         default:
           if (prng.below(5) == 0) reconnect();
       }

@@ -15,9 +15,13 @@ bool within(const Need& need, const Need& total, const Need& used) {
 
 }  // namespace
 
-bool Allocator::fits(const Need& need) const { return within(need, total_, used_); }
+bool Allocator::fits(const Need& need) const {
+  return within(need, total_, used_);
+}
 
-bool Allocator::ever_fits(const Need& need) const { return within(need, total_, Need{0, 0, 0, 0, 0}); }
+bool Allocator::ever_fits(const Need& need) const {
+  return within(need, total_, Need{0, 0, 0, 0, 0});
+}
 
 std::optional<Allocator::Ticket> Allocator::allocate(const Need& need) {
   if (!fits(need)) return std::nullopt;

@@ -24,10 +24,10 @@ class Allocator {
 
   explicit Allocator(Need total) : total_(total), used_{0, 0, 0, 0, 0} {}
 
-  bool fits(const Need& need) const;   // now
+  bool fits(const Need& need) const;       // now
   bool ever_fits(const Need& need) const;  // on an idle machine
   std::optional<Ticket> allocate(const Need& need);
-  bool release(Ticket ticket);         // false: not held (any more); nothing changed
+  bool release(Ticket ticket);  // false: not held (any more); nothing changed
 
   const Need& total() const { return total_; }
   const Need& used() const { return used_; }

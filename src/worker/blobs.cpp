@@ -22,7 +22,9 @@ namespace {
 using Done = std::function<void(Result<std::string>)>;
 
 // What a caller of a slow answer holds on to.
-struct Ticket { Done done; };
+struct Ticket {
+  Done done;
+};
 struct Waiting final : Blobs::Wait {
   explicit Waiting(std::shared_ptr<Ticket> t) : ticket(std::move(t)) {}
   ~Waiting() override { ticket->done = nullptr; }
@@ -47,7 +49,7 @@ struct Blobs::Impl : std::enable_shared_from_this<Blobs::Impl> {
   struct Task : std::enable_shared_from_this<Task> {
     std::shared_ptr<Impl> owner;
     net::ClientRequest request;
-    std::function<void()> before_try;                                    // e.g. empty the file
+    std::function<void()> before_try;                                     // e.g. empty the file
     std::function<Result<std::string>(const net::ClientResponse&)> good;  // of a 2xx
     std::function<void(Result<std::string>)> over;
     std::unique_ptr<net::HttpClient::Call> call;
@@ -66,7 +68,8 @@ struct Blobs::Impl : std::enable_shared_from_this<Blobs::Impl> {
         outcome = good(*answer);
       } else if (worth_retrying(answer)) {
         if (++tries < owner->options.patience) {
-          timer = owner->loop.after(net::backoff(tries - 1, kRetryFirst, kRetryLast, 0.2, owner->prng), [this] { go(); });
+          timer =
+              owner->loop.after(net::backoff(tries - 1, kRetryFirst, kRetryLast, 0.2, owner->prng), [this] { go(); });
           return;
         }
       }
@@ -111,7 +114,11 @@ struct Blobs::Impl : std::enable_shared_from_this<Blobs::Impl> {
     auto& waiters = fetches[sha];
     waiters.push_back(std::move(ticket));
     if (waiters.size() > 1) return;
-    struct Writing { Fd fd; Sha256 hash; int error = 0; };
+    struct Writing {
+      Fd fd;
+      Sha256 hash;
+      int error = 0;
+    };
     auto task = make("GET", "/api/blobs/" + sha);
     const auto writing = std::make_shared<std::unique_ptr<Writing>>();
     const std::string part = path_of(sha) + ".part";
@@ -132,7 +139,8 @@ struct Blobs::Impl : std::enable_shared_from_this<Blobs::Impl> {
     task->good = [this, writing, part, sha](const net::ClientResponse&) -> Result<std::string> {
       Writing& w = **writing;
       w.fd.reset();
-      if (w.error != 0) return Error{ErrorClass::io, "the worker's cache cannot keep it: " + std::string(std::strerror(w.error))};
+      if (w.error != 0)
+        return Error{ErrorClass::io, "the worker's cache cannot keep it: " + std::string(std::strerror(w.error))};
       if (w.hash.hex() != sha) return Error{ErrorClass::io, "what the server sent does not have this SHA-256"};
       if (::rename(part.c_str(), path_of(sha).c_str()) != 0) return Error{ErrorClass::io, std::strerror(errno)};
       return path_of(sha);
@@ -173,7 +181,11 @@ struct Blobs::Impl : std::enable_shared_from_this<Blobs::Impl> {
     if (on_disk > options.disk) sweep(path);
   }
   void sweep(const std::string& spare = {}) {
-    struct Entry { fs::file_time_type used; Bytes size; fs::path path; };
+    struct Entry {
+      fs::file_time_type used;
+      Bytes size;
+      fs::path path;
+    };
     std::vector<Entry> all;
     std::error_code error;
     on_disk = 0;
@@ -217,7 +229,8 @@ struct Blobs::Impl : std::enable_shared_from_this<Blobs::Impl> {
   Bytes memory_used = 0, on_disk = 0;
 };
 
-Blobs::Blobs(net::Loop& loop, Options options, std::uint64_t seed) : impl_(std::make_shared<Impl>(loop, std::move(options), seed)) {}
+Blobs::Blobs(net::Loop& loop, Options options, std::uint64_t seed)
+    : impl_(std::make_shared<Impl>(loop, std::move(options), seed)) {}
 
 Blobs::~Blobs() {
   for (auto& [raw, task] : impl_->tasks) {
@@ -248,7 +261,8 @@ Blobs::WaitPtr Blobs::bytes(const std::string& sha, std::function<void(Result<Sh
     // Read back from disk: it may have been damaged since it was fetched.
     if (sha256(*bytes) != sha) {
       ::unlink(path->c_str());
-      done(Error{ErrorClass::io, "Blob " + sha.substr(0, 12) + " was damaged in the worker's cache; it is fetched again next time."});
+      done(Error{ErrorClass::io,
+                 "Blob " + sha.substr(0, 12) + " was damaged in the worker's cache; it is fetched again next time."});
       return;
     }
     impl->remember(sha, bytes);
@@ -289,9 +303,10 @@ Blobs::WaitPtr Blobs::model(const std::string& name, std::function<void(Result<s
   }
   auto ticket = std::make_shared<Ticket>(Ticket{std::move(done)});
   auto wait = std::make_unique<Waiting>(ticket);
-  const bool plain = !name.empty() && name.find("..") == std::string::npos && std::all_of(name.begin(), name.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '/' || c == '.' || c == '_' || c == '-';
-  });
+  const bool plain =
+      !name.empty() && name.find("..") == std::string::npos && std::all_of(name.begin(), name.end(), [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '/' || c == '.' || c == '_' || c == '-';
+      });
   if (!plain) {
     ticket->done(Error{ErrorClass::invalid_argument, "\"" + name.substr(0, 80) + "\" is not name/version of a model."});
     return wait;
@@ -301,7 +316,8 @@ Blobs::WaitPtr Blobs::model(const std::string& name, std::function<void(Result<s
     // Only one field is wanted of a small, flat answer that may also hold the whole code as hex.
     const std::string key = "\"code_sha256\"";
     const std::size_t at = answer.body.find(key);
-    const std::size_t open = at == std::string::npos ? at : answer.body.find('"', answer.body.find(':', at + key.size()));
+    const std::size_t open =
+        at == std::string::npos ? at : answer.body.find('"', answer.body.find(':', at + key.size()));
     const std::string sha = open == std::string::npos ? "" : answer.body.substr(open + 1, 64);
     if (!valid_sha256(sha)) return Error{ErrorClass::io, "the server's answer names no code_sha256"};
     impl->models[name] = sha;

@@ -13,9 +13,9 @@ namespace grange::worker {
 
 namespace {
 
-constexpr std::size_t kTail = 64 * KiB;          // of stdout: the task's value
-constexpr std::size_t kLastLine = 500;           // of stderr: in the failure's message
-constexpr std::size_t kArgInEnv = 100'000;       // the kernel refuses longer strings
+constexpr std::size_t kTail = 64 * KiB;     // of stdout: the task's value
+constexpr std::size_t kLastLine = 500;      // of stderr: in the failure's message
+constexpr std::size_t kArgInEnv = 100'000;  // the kernel refuses longer strings
 
 void keep_tail(std::string& tail, std::string_view data, std::size_t limit) {
   if (data.size() >= limit) {
@@ -50,7 +50,12 @@ using TaskPtr = std::shared_ptr<Task>;
 class CommandEngine final : public Engine {
  public:
   CommandEngine(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian, CommandOptions options)
-      : loop_(loop), host_(host), blobs_(blobs), guardian_(guardian), options_(std::move(options)), alive_(std::make_shared<bool>(true)) {
+      : loop_(loop),
+        host_(host),
+        blobs_(blobs),
+        guardian_(guardian),
+        options_(std::move(options)),
+        alive_(std::make_shared<bool>(true)) {
     disk_.start_thread();
   }
   ~CommandEngine() override {
@@ -62,8 +67,8 @@ class CommandEngine final : public Engine {
     auto task = std::make_shared<Task>();
     const Fence fence = run.fence;
     task->run = std::move(run);
-    task->folder = options_.folder + "/" + std::to_string(fence.task.job().value) + "_" + std::to_string(fence.task.index()) + "_" +
-                   std::to_string(fence.attempt);
+    task->folder = options_.folder + "/" + std::to_string(fence.task.job().value) + "_" +
+                   std::to_string(fence.task.index()) + "_" + std::to_string(fence.attempt);
     tasks_[{fence.task, fence.attempt}] = task;
     fetch(task);
   }
@@ -101,12 +106,14 @@ class CommandEngine final : public Engine {
   // Runs `work` on the disk thread, then `after` here, if the task is still wanted.
   template <class Work, class After>
   void on_disk(const TaskPtr& task, Work work, After after) {
-    disk_.post([this, task, work = std::move(work), after = std::move(after), alive = std::weak_ptr<bool>(alive_), &loop = loop_]() mutable {
+    disk_.post([this, task, work = std::move(work), after = std::move(after), alive = std::weak_ptr<bool>(alive_),
+                &loop = loop_]() mutable {
       auto answer = std::make_shared<decltype(work())>(work());
       // `work` goes along: what it holds must be let go on the loop's thread.
-      loop.post([this, task = std::move(task), answer, after = std::move(after), work = std::move(work), alive]() mutable {
-        if (!alive.expired() && lives(task)) after(std::move(*answer));
-      });
+      loop.post(
+          [this, task = std::move(task), answer, after = std::move(after), work = std::move(work), alive]() mutable {
+            if (!alive.expired() && lives(task)) after(std::move(*answer));
+          });
     });
   }
 
@@ -171,16 +178,25 @@ class CommandEngine final : public Engine {
       end(task, failure(pb::FAILURE_REFUSED, "The task's argument holds a NUL byte; a command cannot take it.", true));
       return;
     }
-    if (spec.shell() && run.args.size() >= kArgInEnv && std::any_of(spec.argv().begin(), spec.argv().end(), names_argument)) {
+    if (spec.shell() && run.args.size() >= kArgInEnv &&
+        std::any_of(spec.argv().begin(), spec.argv().end(), names_argument)) {
       end(task, failure(pb::FAILURE_REFUSED,
-                        "The task's argument has " + std::to_string(run.args.size()) + " bytes; {} in a script takes less than " +
-                            std::to_string(kArgInEnv) + ". Send it as a file (files_in).", true));
+                        "The task's argument has " + std::to_string(run.args.size()) +
+                            " bytes; {} in a script takes less than " + std::to_string(kArgInEnv) +
+                            ". Send it as a file (files_in).",
+                        true));
       return;
     }
     ProcessSpec child;
     std::string path = options_.path;
-    child.env = {"HOME=" + task->folder, "TMPDIR=" + task->folder, "LANG=C.UTF-8", "GRANGE_JOB_ID=" + run.job->id, "GRANGE_TASK_INDEX=" + index,
-                 "GRANGE_TASK_ID=" + run.job->id + "/" + index, "GRANGE_ATTEMPT=" + std::to_string(run.fence.attempt), "GRANGE_URL=" + options_.server_url};
+    child.env = {"HOME=" + task->folder,
+                 "TMPDIR=" + task->folder,
+                 "LANG=C.UTF-8",
+                 "GRANGE_JOB_ID=" + run.job->id,
+                 "GRANGE_TASK_INDEX=" + index,
+                 "GRANGE_TASK_ID=" + run.job->id + "/" + index,
+                 "GRANGE_ATTEMPT=" + std::to_string(run.fence.attempt),
+                 "GRANGE_URL=" + options_.server_url};
     if (run.args.size() < kArgInEnv) child.env.push_back("GRANGE_ARG=" + run.args);
     for (const auto& [name, value] : spec.env()) {
       if (name == "PATH") {
@@ -198,7 +214,8 @@ class CommandEngine final : public Engine {
     const auto program = find_program(child.argv[0], path, task->folder);
     if (!program) {
       const int code = program.error().cls == ErrorClass::not_found ? 127 : 126;
-      auto result = failure(pb::FAILURE_EXIT_CODE, "exit code " + std::to_string(code) + ": " + program.error().message, true);
+      auto result =
+          failure(pb::FAILURE_EXIT_CODE, "exit code " + std::to_string(code) + ": " + program.error().message, true);
       result.set_exit_code(code);
       host_.log(run.fence.task, run.fence.attempt, pb::STREAM_SYSTEM, program.error().message + "\n");
       end(task, std::move(result));
@@ -231,7 +248,8 @@ class CommandEngine final : public Engine {
     } else {
       keep_tail(task.err_tail, data, 2 * kLastLine);
     }
-    const bool more = host_.log(task.run.fence.task, task.run.fence.attempt, from == Output::out ? pb::STREAM_STDOUT : pb::STREAM_STDERR, data);
+    const bool more = host_.log(task.run.fence.task, task.run.fence.attempt,
+                                from == Output::out ? pb::STREAM_STDOUT : pb::STREAM_STDERR, data);
     return more || task.hard;
   }
 
@@ -243,7 +261,8 @@ class CommandEngine final : public Engine {
     result.set_cpu_us(static_cast<std::uint64_t>(status.cpu.count()));
     result.set_max_rss_bytes(status.max_rss);
     if (status.shell_code() != 0) {
-      std::string message = status.signal != 0 ? "killed by signal " + std::to_string(status.signal) : "exit code " + std::to_string(status.code);
+      std::string message = status.signal != 0 ? "killed by signal " + std::to_string(status.signal)
+                                               : "exit code " + std::to_string(status.code);
       result.set_failure(pb::FAILURE_EXIT_CODE);
       if (status.signal == SIGKILL && !task->hard && oom_kills() > task->oom_before) {
         result.set_failure(pb::FAILURE_OUT_OF_MEMORY);
@@ -301,16 +320,16 @@ class CommandEngine final : public Engine {
     out.set_mode(file.mode);
     const std::weak_ptr<Task> weak = task;
     // By descriptor: what was hashed is what is sent, whatever has become of the name.
-    task->waits.push_back(
-        blobs_.put_file("/proc/self/fd/" + std::to_string(file.fd.get()), file.sha256, [this, weak, at](Result<std::string> sent) {
-          const TaskPtr t = weak.lock();
-          if (!t || !lives(t)) return;
-          if (!sent) {
-            end(t, failure(pb::FAILURE_ENGINE, sent.error().message));
-          } else {
-            send_file(t, at + 1);
-          }
-        }));
+    task->waits.push_back(blobs_.put_file("/proc/self/fd/" + std::to_string(file.fd.get()), file.sha256,
+                                          [this, weak, at](Result<std::string> sent) {
+                                            const TaskPtr t = weak.lock();
+                                            if (!t || !lives(t)) return;
+                                            if (!sent) {
+                                              end(t, failure(pb::FAILURE_ENGINE, sent.error().message));
+                                            } else {
+                                              send_file(t, at + 1);
+                                            }
+                                          }));
   }
 
   void end(const TaskPtr& task, pb::TaskResult result) {
@@ -333,7 +352,8 @@ class CommandEngine final : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> make_command_engine(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian, CommandOptions options) {
+std::unique_ptr<Engine> make_command_engine(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian,
+                                            CommandOptions options) {
   return std::make_unique<CommandEngine>(loop, host, blobs, guardian, std::move(options));
 }
 

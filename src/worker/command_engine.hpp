@@ -10,11 +10,12 @@
 namespace grange::worker {
 
 struct CommandOptions {
-  std::string folder;        // DATA/tasks
-  std::string path;          // PATH of the tasks
-  std::string server_url;    // their GRANGE_URL: a task may use its own farm
+  std::string folder;      // DATA/tasks
+  std::string path;        // PATH of the tasks
+  std::string server_url;  // their GRANGE_URL: a task may use its own farm
 };
 
-std::unique_ptr<Engine> make_command_engine(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian, CommandOptions options);
+std::unique_ptr<Engine> make_command_engine(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian,
+                                            CommandOptions options);
 
 }  // namespace grange::worker

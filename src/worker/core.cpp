@@ -11,7 +11,7 @@ namespace grange::worker {
 
 namespace {
 constexpr std::uint32_t kOvertakes = 8;
-constexpr double kSmoothing = 0.05;       // of the mean run time
+constexpr double kSmoothing = 0.05;  // of the mean run time
 constexpr double kBacklogUs = 50'000;
 constexpr double kLongRunUs = 1'000'000;  // tasks so long need no backlog
 constexpr std::size_t kResultOverhead = 64;
@@ -25,7 +25,8 @@ void fill(pb::Fence& out, const Fence& fence) {
 void cut(std::string& text, std::size_t limit) {
   if (text.size() > limit) text.resize(limit);
   // A cut inside a character would make the message invalid text on the wire's JSON side.
-  while (!text.empty() && text.size() == limit && (static_cast<unsigned char>(text.back()) & 0x80) != 0) text.pop_back();
+  while (!text.empty() && text.size() == limit && (static_cast<unsigned char>(text.back()) & 0x80) != 0)
+    text.pop_back();
 }
 }  // namespace
 
@@ -56,7 +57,8 @@ void WorkerCore::step(const Event& event, Instant now, Effects& effects) {
   }
   pump(now, effects);
   count_window();
-  if (!results_unsaid_.empty() || !starts_unsaid_.empty() || !returns_unsaid_.empty() || window_ != window_told_ || drain_unsaid_) {
+  if (!results_unsaid_.empty() || !starts_unsaid_.empty() || !returns_unsaid_.empty() || window_ != window_told_ ||
+      drain_unsaid_) {
     effects.report = true;
   }
   if (drained()) effects.drained = true;
@@ -70,7 +72,8 @@ void WorkerCore::orders(pb::WorkerOrders& orders, Instant now, Effects& effects)
   }
   for (const pb::ResultAck& ack : orders.acks()) {
     const auto it = held_.find(TaskId{ack.task()});
-    if (it != held_.end() && it->second.state == State::finished && it->second.fence.attempt == ack.attempt()) held_.erase(it);
+    if (it != held_.end() && it->second.state == State::finished && it->second.fence.attempt == ack.attempt())
+      held_.erase(it);
   }
   for (pb::Assignment& order : *orders.mutable_assign()) assign(order, now, effects);
   for (const pb::CancelOrder& order : orders.cancel()) cancel(order, now, effects);
@@ -124,9 +127,11 @@ void WorkerCore::assign(pb::Assignment& order, Instant now, Effects& effects) {
   if (held.job->kind == Kind::refused) {
     finish_failed(held, pb::FAILURE_REFUSED, held.job->refusal, true, now, effects);
   } else if (held.job->kind == Kind::python && !options_.python) {
-    finish_failed(held, pb::FAILURE_ENGINE, "This worker has no Python engine; its notes say why.", false, now, effects);
+    finish_failed(held, pb::FAILURE_ENGINE, "This worker has no Python engine; its notes say why.", false, now,
+                  effects);
   } else if (!allocator_.ever_fits(held.job->need)) {
-    finish_failed(held, pb::FAILURE_REFUSED, "The task asks for more than this worker has in all.", false, now, effects);
+    finish_failed(held, pb::FAILURE_REFUSED, "The task asks for more than this worker has in all.", false, now,
+                  effects);
   } else {
     enqueue(held);
   }
@@ -224,9 +229,10 @@ void WorkerCore::tick(Instant now, Effects& effects) {
     } else if (due.kind == DueKind::patience_over) {
       stop(*held, StopHow::hard, effects);
     } else if (held->job->kind == Kind::sleep) {
-      finish_failed(*held, pb::FAILURE_TIME_LIMIT,
-                    "The task ran longer than its time limit of " + std::to_string(held->job->spec.time_limit_ms()) + " ms.", false, now,
-                    effects);
+      finish_failed(
+          *held, pb::FAILURE_TIME_LIMIT,
+          "The task ran longer than its time limit of " + std::to_string(held->job->spec.time_limit_ms()) + " ms.",
+          false, now, effects);
     } else {
       held->out_of_time = true;
       if (held->job->kind == Kind::python) {
@@ -298,12 +304,13 @@ void WorkerCore::start(Held& held, Instant now, Effects& effects) {
     }
     case Kind::fail: {
       const std::string& text = job.spec.builtin().message();
-      finish_failed(held, pb::FAILURE_EXCEPTION, text.empty() ? "The task was told to fail." : text, job.spec.builtin().permanent(), now, effects);
+      finish_failed(held, pb::FAILURE_EXCEPTION, text.empty() ? "The task was told to fail." : text,
+                    job.spec.builtin().permanent(), now, effects);
       return;
     }
     case Kind::sleep:
-      add_due({now + std::chrono::duration_cast<Micros>(Millis{job.spec.builtin().ms()}), held.fence.task, held.fence.attempt,
-                 DueKind::sleep_over});
+      add_due({now + std::chrono::duration_cast<Micros>(Millis{job.spec.builtin().ms()}), held.fence.task,
+               held.fence.attempt, DueKind::sleep_over});
       break;
     case Kind::python:
     case Kind::command:
@@ -312,7 +319,8 @@ void WorkerCore::start(Held& held, Instant now, Effects& effects) {
     case Kind::refused:
       GRANGE_ASSERT(false && "a refused job never starts");
   }
-  if (job.time_limit.count() > 0) add_due({now + job.time_limit, held.fence.task, held.fence.attempt, DueKind::time_over});
+  if (job.time_limit.count() > 0)
+    add_due({now + job.time_limit, held.fence.task, held.fence.attempt, DueKind::time_over});
   starts_unsaid_.push_back(held.fence.task);
 }
 
@@ -325,7 +333,8 @@ void WorkerCore::finish(Held& held, pb::TaskResult* given, Instant now, Effects&
   const bool ran = held.state == State::running;
   if (ran) {
     result->set_queued_us(static_cast<std::uint64_t>(std::max<std::int64_t>(0, (held.started - held.arrived).count())));
-    if (result->run_us() == 0) result->set_run_us(static_cast<std::uint64_t>(std::max<std::int64_t>(0, (now - held.started).count())));
+    if (result->run_us() == 0)
+      result->set_run_us(static_cast<std::uint64_t>(std::max<std::int64_t>(0, (now - held.started).count())));
     measured(Micros{static_cast<std::int64_t>(result->run_us())});
     release(held);
     --running_;
@@ -345,7 +354,8 @@ void WorkerCore::finish(Held& held, pb::TaskResult* given, Instant now, Effects&
   effects.report = true;
 }
 
-void WorkerCore::finish_failed(Held& held, pb::FailureClass failure, std::string message, bool permanent, Instant now, Effects& effects) {
+void WorkerCore::finish_failed(Held& held, pb::FailureClass failure, std::string message, bool permanent, Instant now,
+                               Effects& effects) {
   pb::TaskResult result;
   result.set_failure(failure);
   result.set_message(std::move(message));
@@ -459,7 +469,9 @@ const Fence* WorkerCore::running_fence(TaskId task, Attempt attempt) const {
   return &it->second.fence;
 }
 
-Instant WorkerCore::next_wake() const { return due_.empty() ? Instant::never() : due_.front().at; }
+Instant WorkerCore::next_wake() const {
+  return due_.empty() ? Instant::never() : due_.front().at;
+}
 
 bool WorkerCore::take_report(pb::WorkerReport& out, Bytes limit) {
   Bytes bytes = 0;

@@ -1,7 +1,9 @@
-// The worker's mind: which attempts it holds, what starts when, what the server still has to hear. Pure: no clock, no I/O, no threads.
+// The worker's mind: which attempts it holds, what starts when, what the server still has to hear. Pure: no clock, no
+// I/O, no threads.
 //
 // Builtin tasks end in here; python and command tasks leave as effects and come back as AttemptEnded.
-// A result is kept until the server acknowledged it. An attempt that the server no longer wants is stopped and never reported.
+// A result is kept until the server acknowledged it. An attempt that the server no longer wants is stopped and never
+// reported.
 #pragma once
 
 #include <deque>
@@ -47,9 +49,17 @@ struct Effects {
   }
 };
 
-struct OrdersArrived { pb::WorkerOrders* orders = nullptr; };  // its strings are moved out
-struct AttemptEnded { TaskId task; Attempt attempt = 0; pb::TaskResult* result = nullptr; };
-struct Welcomed { const pb::Welcome* welcome = nullptr; };
+struct OrdersArrived {
+  pb::WorkerOrders* orders = nullptr;
+};  // its strings are moved out
+struct AttemptEnded {
+  TaskId task;
+  Attempt attempt = 0;
+  pb::TaskResult* result = nullptr;
+};
+struct Welcomed {
+  const pb::Welcome* welcome = nullptr;
+};
 struct Ticked {};
 struct DrainAsked {};
 using Event = std::variant<OrdersArrived, AttemptEnded, Welcomed, Ticked, DrainAsked>;
@@ -88,7 +98,11 @@ class WorkerCore {
   void set_python(bool offered) { options_.python = offered; }
   // The current fence of an attempt that runs here and is wanted; null: nobody wants to hear of it.
   const Fence* running_fence(TaskId task, Attempt attempt) const;
-  struct RunningView { Fence fence; std::string job_id, engine; Instant since; };
+  struct RunningView {
+    Fence fence;
+    std::string job_id, engine;
+    Instant since;
+  };
   std::vector<RunningView> running_list() const;
   void check_invariants() const;
 
@@ -97,17 +111,17 @@ class WorkerCore {
   struct Held {
     Fence fence;
     std::shared_ptr<const JobInfo> job;
-    Run run;                   // until it starts
+    Run run;  // until it starts
     State state = State::waiting;
     bool start_told = false;
     bool cancelled = false, out_of_time = false;
     std::uint32_t overtaken = 0;
-    std::uint64_t order = 0;   // of arrival
+    std::uint64_t order = 0;  // of arrival
     Allocator::Ticket ticket = 0;
     Instant arrived{}, started{};
     std::string cancel_reason;
     std::unique_ptr<pb::TaskResult> result;
-    Held* before = nullptr;    // in its need's line
+    Held* before = nullptr;  // in its need's line
     Held* after = nullptr;
   };
   struct Line {
@@ -120,7 +134,11 @@ class WorkerCore {
     std::shared_ptr<const JobInfo> info;
     std::uint64_t used = 0;  // order of its last assignment
   };
-  struct Stopping { TaskId task; Attempt attempt = 0; Allocator::Ticket ticket = 0; };
+  struct Stopping {
+    TaskId task;
+    Attempt attempt = 0;
+    Allocator::Ticket ticket = 0;
+  };
   enum class DueKind : std::uint8_t { sleep_over, time_over, patience_over };
   struct Due {
     Instant at;
@@ -141,7 +159,8 @@ class WorkerCore {
   void pump(Instant now, Effects& effects);
   void start(Held& held, Instant now, Effects& effects);
   void finish(Held& held, pb::TaskResult* result, Instant now, Effects& effects);
-  void finish_failed(Held& held, pb::FailureClass failure, std::string message, bool permanent, Instant now, Effects& effects);
+  void finish_failed(Held& held, pb::FailureClass failure, std::string message, bool permanent, Instant now,
+                     Effects& effects);
   void stop(const Held& held, StopHow how, Effects& effects);
   void stop_softly(const Held& held, Instant now, Effects& effects);
   void disown(Held& held, Effects& effects);  // the server does not want it: erases `held`

@@ -20,17 +20,20 @@ void add_spec(pb::WorkerOrders& orders, std::uint32_t job) {
   spec.set_engine("builtin");
   spec.mutable_requirements()->set_cpus_milli(1000);
   if (job == kNoop) spec.mutable_builtin()->set_op("noop");
-  if (job == kFail) spec.mutable_builtin()->set_op("fail"), spec.mutable_builtin()->set_message("no"), spec.mutable_builtin()->set_permanent(true);
+  if (job == kFail)
+    spec.mutable_builtin()->set_op("fail"), spec.mutable_builtin()->set_message("no"),
+        spec.mutable_builtin()->set_permanent(true);
   if (job == kSleep) spec.mutable_builtin()->set_op("sleep"), spec.mutable_builtin()->set_ms(5);
   if (job == kCommand || job == kBig) spec.set_engine("command"), spec.mutable_command()->add_argv("true");
   if (job == kBig) spec.mutable_requirements()->set_cpus_milli(3000);
-  if (job == kPython) spec.set_engine("python"), spec.set_encoding(pb::ENCODING_PICKLE), spec.mutable_python()->set_code_sha256(std::string(64, 'a'));
+  if (job == kPython)
+    spec.set_engine("python"), spec.set_encoding(pb::ENCODING_PICKLE),
+        spec.mutable_python()->set_code_sha256(std::string(64, 'a'));
   if (job == kWrong) spec.set_engine("abacus");
 }
 
 struct Bench {
-  explicit Bench(std::uint32_t slots = 4, bool python = true)
-      : core({Need{slots, slots * 1000, 0, GiB, GiB}, python}) {
+  explicit Bench(std::uint32_t slots = 4, bool python = true) : core({Need{slots, slots * 1000, 0, GiB, GiB}, python}) {
     pb::WorkerOrders orders;
     for (std::uint32_t job = kNoop; job <= kFail; ++job) add_spec(orders, job);
     step(OrdersArrived{&orders});
@@ -39,7 +42,8 @@ struct Bench {
     core.step(event, now, effects);
     core.check_invariants();
   }
-  void assign(std::uint32_t job, std::uint32_t index, Attempt attempt = 1, std::string args = "", LeaseEpoch epoch = 9) {
+  void assign(std::uint32_t job, std::uint32_t index, Attempt attempt = 1, std::string args = "",
+              LeaseEpoch epoch = 9) {
     pb::WorkerOrders orders;
     pb::Assignment& a = *orders.add_assign();
     a.set_task(TaskId::of(JobNo{job}, index).packed);
@@ -166,8 +170,8 @@ TEST(WorkerCore, WithoutPythonItsTasksGoElsewhere) {
 TEST(WorkerCore, ABigTaskDoesNotBlockSmallOnesButIsNotStarved) {
   Bench b(4);
   b.assign(kCommand, 0);
-  b.assign(kCommand, 1);      // two of four cores in use
-  b.assign(kBig, 0);          // wants three
+  b.assign(kCommand, 1);  // two of four cores in use
+  b.assign(kBig, 0);      // wants three
   for (std::uint32_t i = 2; i < 40; ++i) b.assign(kCommand, i);
   ASSERT_EQ(b.effects.start.size(), 4u) << "two more small ones went past";
   std::uint32_t oldest = 0;
@@ -325,8 +329,8 @@ TEST(WorkerCore, WindowFollowsTheRunTime) {
   EXPECT_EQ(b.report().window(), limits::kWindow);
 }
 
-// A server that loses its connection now and then, against a worker whose tasks end in any order. What is assigned is either acknowledged
-// with one result, returned, or no longer wanted; what waits or runs at the end is still held.
+// A server that loses its connection now and then, against a worker whose tasks end in any order. What is assigned is
+// either acknowledged with one result, returned, or no longer wanted; what waits or runs at the end is still held.
 void random_history(std::uint64_t seed) {
   Prng prng(seed);
   Bench b(1 + static_cast<std::uint32_t>(prng.below(5)));
@@ -341,7 +345,8 @@ void random_history(std::uint64_t seed) {
     for (const auto& r : report.results()) {
       const std::pair<std::uint64_t, Attempt> key{r.task(), r.attempt()};
       RC_ASSERT(wanted.count(key) == 1u);
-      const bool again = std::any_of(unacked.begin(), unacked.end(), [&](const auto& u) { return u.task() == key.first && u.attempt() == key.second; });
+      const bool again = std::any_of(unacked.begin(), unacked.end(),
+                                     [&](const auto& u) { return u.task() == key.first && u.attempt() == key.second; });
       RC_ASSERT(!again || lost_session);
       if (!again) unacked.push_back(r);
     }
@@ -457,7 +462,8 @@ TEST(WorkerCore, NoopRate) {
     }
     ASSERT_EQ(report.results_size(), static_cast<int>(kBatch));
     pb::WorkerOrders acks;
-    for (const auto& r : report.results()) acks.add_acks()->set_task(r.task()), acks.mutable_acks()->rbegin()->set_attempt(1);
+    for (const auto& r : report.results())
+      acks.add_acks()->set_task(r.task()), acks.mutable_acks()->rbegin()->set_attempt(1);
     b.core.step(OrdersArrived{&acks}, b.now, b.effects);
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
@@ -467,7 +473,8 @@ TEST(WorkerCore, NoopRate) {
 
 TEST(Job, PathsStayInTheFolder) {
   for (const char* good : {"a", "a/b.txt", "..a/b", ".hidden"}) EXPECT_TRUE(safe_relative(good)) << good;
-  for (const char* bad : {"", "/etc/passwd", "..", "a/../b", "a//b", "a/", "./a", "a/.."}) EXPECT_FALSE(safe_relative(bad)) << bad;
+  for (const char* bad : {"", "/etc/passwd", "..", "a/../b", "a//b", "a/", "./a", "a/.."})
+    EXPECT_FALSE(safe_relative(bad)) << bad;
   EXPECT_FALSE(safe_relative(std::string_view("a\0b", 3)));
 }
 

@@ -33,7 +33,8 @@ class Pieces {
       good_ = false;
       return out;
     }
-    for (std::size_t i = 0; i < sizeof(T); ++i) out |= static_cast<T>(static_cast<T>(static_cast<unsigned char>(bytes_[i])) << (8 * i));
+    for (std::size_t i = 0; i < sizeof(T); ++i)
+      out |= static_cast<T>(static_cast<T>(static_cast<unsigned char>(bytes_[i])) << (8 * i));
     bytes_.remove_prefix(sizeof(T));
     return out;
   }
@@ -62,7 +63,9 @@ class Pieces {
 
 }  // namespace
 
-std::string code(std::string_view sha, std::string_view bytes) { return framed(1, sha, bytes); }
+std::string code(std::string_view sha, std::string_view bytes) {
+  return framed(1, sha, bytes);
+}
 
 std::string run(const RunMessage& m) {
   std::string head;
@@ -81,7 +84,9 @@ std::string run(const RunMessage& m) {
   return framed(2, head);
 }
 
-std::string leave() { return framed(3, {}); }
+std::string leave() {
+  return framed(3, {});
+}
 
 Result<std::optional<Message>> Reader::next() {
   if (buffer_.size() - at_ < 4) {
@@ -90,7 +95,8 @@ Result<std::optional<Message>> Reader::next() {
     return std::optional<Message>{};
   }
   const auto size = Pieces(std::string_view(buffer_).substr(at_)).number<std::uint32_t>();
-  if (size == 0 || size > kMessage) return Error{ErrorClass::invalid_argument, "The executor sent a message of " + std::to_string(size) + " bytes."};
+  if (size == 0 || size > kMessage)
+    return Error{ErrorClass::invalid_argument, "The executor sent a message of " + std::to_string(size) + " bytes."};
   if (buffer_.size() - at_ - 4 < size) {
     if (at_ > 0) {
       buffer_.erase(0, at_);
@@ -113,7 +119,8 @@ Result<std::optional<Message>> Reader::next() {
     m.value = p.sized();
     m.message = p.sized();
     m.traceback = p.sized();
-    if (!p.good() || status > 4) return Error{ErrorClass::invalid_argument, "The executor sent a result that cannot be read."};
+    if (!p.good() || status > 4)
+      return Error{ErrorClass::invalid_argument, "The executor sent a result that cannot be read."};
     m.status = static_cast<Status>(status);
     out = std::move(m);
   } else if (type == 2) {
@@ -137,7 +144,8 @@ Result<std::optional<Message>> Reader::next() {
     m.data = p.rest();
     out = std::move(m);
   } else {
-    return Error{ErrorClass::invalid_argument, "The executor sent a message of unknown type " + std::to_string(type) + "."};
+    return Error{ErrorClass::invalid_argument,
+                 "The executor sent a message of unknown type " + std::to_string(type) + "."};
   }
   if (!p.good()) return Error{ErrorClass::invalid_argument, "The executor sent a message that ends too early."};
   return out;

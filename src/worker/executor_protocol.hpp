@@ -30,11 +30,31 @@ std::string run(const RunMessage& message);
 std::string leave();
 
 enum class Status : std::uint8_t { ok = 0, exception = 1, bad_result = 2, bad_code = 3, permanent = 4 };
-struct Ready { std::string json; };
-struct Ended { TaskId task; Attempt attempt = 0; Status status{}; std::string value, message, traceback; };
-struct Progress { TaskId task; Attempt attempt = 0; double done = 0, total = 0; std::string text; };
-struct Log { TaskId task; Attempt attempt = 0; std::string text; };
-struct Saved { TaskId task; Attempt attempt = 0; std::string data; };
+struct Ready {
+  std::string json;
+};
+struct Ended {
+  TaskId task;
+  Attempt attempt = 0;
+  Status status{};
+  std::string value, message, traceback;
+};
+struct Progress {
+  TaskId task;
+  Attempt attempt = 0;
+  double done = 0, total = 0;
+  std::string text;
+};
+struct Log {
+  TaskId task;
+  Attempt attempt = 0;
+  std::string text;
+};
+struct Saved {
+  TaskId task;
+  Attempt attempt = 0;
+  std::string data;
+};
 using Message = std::variant<Ready, Ended, Progress, Log, Saved>;
 
 class Reader {

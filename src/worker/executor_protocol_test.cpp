@@ -11,7 +11,9 @@ std::string le(std::uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) out += static_cast<char>(value >> (8 * i));
   return out;
 }
-std::string framed(char type, const std::string& payload) { return le(payload.size() + 1, 4) + type + payload; }
+std::string framed(char type, const std::string& payload) {
+  return le(payload.size() + 1, 4) + type + payload;
+}
 std::string result_message() {
   return framed(1, le(7, 8) + le(2, 4) + '\1' + le(3, 4) + "abc" + le(2, 4) + "no" + le(5, 4) + "trace");
 }
@@ -41,7 +43,8 @@ TEST(ExecutorProtocol, ReadsAResultInAnyPieces) {
 }
 
 TEST(ExecutorProtocol, NonsenseIsAnError) {
-  for (const std::string& bad : {framed(9, "x"), framed(1, "short"), le(0, 4), le(0xffffffff, 4), framed(1, le(7, 8) + le(2, 4) + '\1' + le(99, 4))}) {
+  for (const std::string& bad : {framed(9, "x"), framed(1, "short"), le(0, 4), le(0xffffffff, 4),
+                                 framed(1, le(7, 8) + le(2, 4) + '\1' + le(99, 4))}) {
     Reader reader;
     reader.feed(bad);
     EXPECT_FALSE(reader.next());
@@ -68,7 +71,8 @@ TEST(ExecutorProtocol, RunMessage) {
   m.sha = sha;
   m.args = "[1]";
   m.job_id = "5";
-  EXPECT_EQ(run(m), framed(2, le(5, 8) + le(1, 4) + '\3' + std::string(1, '\0') + sha + le(3, 4) + "[1]" + le(0, 4) + le(1, 2) + "5"));
+  EXPECT_EQ(run(m), framed(2, le(5, 8) + le(1, 4) + '\3' + std::string(1, '\0') + sha + le(3, 4) + "[1]" + le(0, 4) +
+                                  le(1, 2) + "5"));
   EXPECT_EQ(code(sha, "xyz"), framed(1, sha + "xyz"));
   EXPECT_EQ(leave(), framed(3, ""));
 }

@@ -22,7 +22,8 @@ std::int32_t g_groups[kGroups];  // in the guardian's copy of our memory; no all
   ::prctl(PR_SET_NAME, "grange-guard");
   struct sigaction ignore = {};
   ignore.sa_handler = SIG_IGN;
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2}) ::sigaction(signal, &ignore, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2})
+    ::sigaction(signal, &ignore, nullptr);
   ::dup2(pipe, 3);
   for (const int fd : {0, 1, 2}) ::close(fd);  // a pipe of the worker's own parent must not stay open because of us
   if (::syscall(SYS_close_range, 4U, ~0U, 0U) != 0) {
@@ -49,7 +50,8 @@ Result<Guardian> Guardian::start() {
   auto pipe = make_pipe();
   if (!pipe) return pipe.error();
   const pid_t pid = ::fork();
-  if (pid < 0) return Error{ErrorClass::io, std::string("The guardian process could not be started: ") + std::strerror(errno)};
+  if (pid < 0)
+    return Error{ErrorClass::io, std::string("The guardian process could not be started: ") + std::strerror(errno)};
   if (pid == 0) guard(pipe->read.get());
   Guardian guardian;
   guardian.pipe_ = std::move(pipe->write);
@@ -67,7 +69,8 @@ Guardian::~Guardian() {
 
 void Guardian::forget(pid_t group) const {
   const GuardianNote note{GuardianNote::kForget, group};
-  if (pipe_ && ::write(pipe_.get(), &note, sizeof note) < 0) return;  // without it only a crash of ours is less well guarded
+  if (pipe_ && ::write(pipe_.get(), &note, sizeof note) < 0)
+    return;  // without it only a crash of ours is less well guarded
 }
 
 }  // namespace grange::worker

@@ -1,5 +1,6 @@
-// A small process beside the worker. If the worker is killed, nothing that its tasks started may live on: PDEATHSIG reaches only direct
-// children, the guardian the rest. It holds the reading end of a pipe, is told each process group, and kills those left when the pipe ends.
+// A small process beside the worker. If the worker is killed, nothing that its tasks started may live on: PDEATHSIG
+// reaches only direct children, the guardian the rest. It holds the reading end of a pipe, is told each process group,
+// and kills those left when the pipe ends.
 #pragma once
 
 #include <sys/types.h>

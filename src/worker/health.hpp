@@ -15,6 +15,7 @@ struct HealthPages {
   std::function<std::string()> status;  // JSON
 };
 
-Result<std::unique_ptr<net::Listener>> serve_health(net::Loop& loop, const std::string& host, std::uint16_t port, HealthPages pages);
+Result<std::unique_ptr<net::Listener>> serve_health(net::Loop& loop, const std::string& host, std::uint16_t port,
+                                                    HealthPages pages);
 
 }  // namespace grange::worker

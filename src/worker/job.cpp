@@ -23,7 +23,8 @@ std::string command_refusal(const pb::CommandSpec& command) {
   for (const auto& [key, value] : command.env()) {
     if (key.empty() || key.find('=') != std::string::npos || key.find('\0') != std::string::npos ||
         value.find('\0') != std::string::npos) {
-      return "The environment variable \"" + key + "\" cannot be set: a name has no \"=\" and nothing holds a NUL byte.";
+      return "The environment variable \"" + key +
+             "\" cannot be set: a name has no \"=\" and nothing holds a NUL byte.";
     }
   }
   if (static_cast<std::size_t>(command.files_in_size() + command.files_out_size()) > limits::kFilesPerTask) {
@@ -55,7 +56,8 @@ JobInfo read_job(const pb::SpecOrder& order) {
   if (spec.engine() == "builtin") {
     info.kind = builtin_kind(spec.builtin().op());
     if (info.kind == Kind::refused) {
-      info.refusal = "This worker has no builtin \"" + spec.builtin().op() + "\"; there are noop, echo, sleep and fail.";
+      info.refusal =
+          "This worker has no builtin \"" + spec.builtin().op() + "\"; there are noop, echo, sleep and fail.";
     }
   } else if (spec.engine() == "command") {
     info.refusal = command_refusal(spec.command());

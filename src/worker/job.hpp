@@ -21,10 +21,10 @@ struct JobInfo {
   std::string id;
   pb::JobSpec spec;
   Kind kind = Kind::refused;
-  std::string refusal;      // of a refused one: why
+  std::string refusal;  // of a refused one: why
   Need need;
   std::size_t need_class = 0;  // equal needs share one; the core's
-  Micros time_limit{0};     // 0: none
+  Micros time_limit{0};        // 0: none
 };
 
 JobInfo read_job(const pb::SpecOrder& order);

@@ -13,7 +13,9 @@ class JsonObject {
   JsonObject& text(std::string_view key, std::string_view value) { return raw(key, quoted(value)); }
   JsonObject& flag(std::string_view key, bool value) { return raw(key, value ? "true" : "false"); }
   template <class T>
-  JsonObject& number(std::string_view key, T value) { return raw(key, std::to_string(value)); }
+  JsonObject& number(std::string_view key, T value) {
+    return raw(key, std::to_string(value));
+  }
   JsonObject& raw(std::string_view key, std::string_view json) {
     out_ += (out_.size() > 1 ? "," : "") + quoted(key) + ":";
     out_ += json;

@@ -23,7 +23,11 @@ constexpr int kLastReads = 64;  // a pipe holds less; whoever writes on and on i
 
 struct Process::Impl : std::enable_shared_from_this<Process::Impl> {
   Impl(asio::io_context& context, const Guardian* guard, ProcessEvents e)
-      : guardian(guard), events(std::move(e)), pidfd(context), in(context), pipes{Descriptor(context), Descriptor(context)} {}
+      : guardian(guard),
+        events(std::move(e)),
+        pidfd(context),
+        in(context),
+        pipes{Descriptor(context), Descriptor(context)} {}
 
   enum class Reading { more, nothing_now, end, held_back };
 
@@ -46,7 +50,8 @@ struct Process::Impl : std::enable_shared_from_this<Process::Impl> {
     } else {
       status.code = WEXITSTATUS(raw);
     }
-    status.cpu = std::chrono::seconds(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + Micros(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    status.cpu = std::chrono::seconds(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                 Micros(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
     status.max_rss = static_cast<Bytes>(used.ru_maxrss) * KiB;
     boost::system::error_code ignored;
     pidfd.close(ignored);
@@ -54,7 +59,8 @@ struct Process::Impl : std::enable_shared_from_this<Process::Impl> {
     settle();
   }
 
-  // After the end: reads what is still in the pipes, then tells. Someone who left the group may hold a pipe open for ever; he is not waited for.
+  // After the end: reads what is still in the pipes, then tells. Someone who left the group may hold a pipe open for
+  // ever; he is not waited for.
   void settle() {
     for (std::size_t i = 0; i < pipes.size(); ++i) {
       for (int left = kLastReads; !closed && pipes[i].is_open(); --left) {
@@ -95,7 +101,8 @@ struct Process::Impl : std::enable_shared_from_this<Process::Impl> {
     if (n == 0) return Reading::end;
     if (n < 0) return errno == EAGAIN || errno == EINTR ? Reading::nothing_now : Reading::end;
     const auto keep = shared_from_this();
-    if (events.on_output && !events.on_output(static_cast<Output>(i), {buffer.data(), static_cast<std::size_t>(n)})) held = true;
+    if (events.on_output && !events.on_output(static_cast<Output>(i), {buffer.data(), static_cast<std::size_t>(n)}))
+      held = true;
     return Reading::more;
   }
 
@@ -145,8 +152,10 @@ struct Process::Impl : std::enable_shared_from_this<Process::Impl> {
   std::size_t fed = 0;
 };
 
-Result<std::unique_ptr<Process>> Process::start(net::Loop& loop, const Guardian* guardian, const ProcessSpec& spec, ProcessEvents events) {
-  static const bool once = ::signal(SIGPIPE, SIG_IGN) != SIG_ERR;  // a child that closes its stdin early must not end us
+Result<std::unique_ptr<Process>> Process::start(net::Loop& loop, const Guardian* guardian, const ProcessSpec& spec,
+                                                ProcessEvents events) {
+  static const bool once =
+      ::signal(SIGPIPE, SIG_IGN) != SIG_ERR;  // a child that closes its stdin early must not end us
   GRANGE_ASSERT(once);
   auto out = make_pipe(), err = make_pipe();
   if (!out) return out.error();
@@ -189,9 +198,13 @@ Result<std::unique_ptr<Process>> Process::start(net::Loop& loop, const Guardian*
   return std::unique_ptr<Process>(new Process(std::move(impl)));
 }
 
-Process::~Process() { impl_->abandon(); }
+Process::~Process() {
+  impl_->abandon();
+}
 
-pid_t Process::pid() const { return impl_->pid; }
+pid_t Process::pid() const {
+  return impl_->pid;
+}
 
 void Process::signal(int number) {
   if (!impl_->reaped) ::kill(-impl_->pid, number);
@@ -222,6 +235,8 @@ void Process::drain() {
   }
 }
 
-bool Process::ended() const { return impl_->reaped; }
+bool Process::ended() const {
+  return impl_->reaped;
+}
 
 }  // namespace grange::worker

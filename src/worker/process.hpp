@@ -1,4 +1,5 @@
-// A child process on the loop: its output as it comes, its end with what it used. Killing means the whole process group.
+// A child process on the loop: its output as it comes, its end with what it used. Killing means the whole process
+// group.
 #pragma once
 
 #include <functional>
@@ -15,8 +16,8 @@ namespace grange::worker {
 enum class Output : std::uint8_t { out = 0, err = 1 };
 
 struct ExitStatus {
-  int code = 0;       // of a normal exit
-  int signal = 0;     // or the signal that ended it
+  int code = 0;    // of a normal exit
+  int signal = 0;  // or the signal that ended it
   Micros cpu{0};
   Bytes max_rss = 0;
   int shell_code() const { return signal != 0 ? 128 + signal : code; }
@@ -34,20 +35,21 @@ struct ProcessSpec {
   std::vector<std::string> argv, env;
   std::string folder;
   bool feeds_stdin = false;
-  std::string stdin_bytes;   // written as the child reads, then closed
+  std::string stdin_bytes;  // written as the child reads, then closed
   int extra_fd = -1;
 };
 
 class Process {
  public:
   // `guardian` may be null and outlives the Process.
-  static Result<std::unique_ptr<Process>> start(net::Loop& loop, const Guardian* guardian, const ProcessSpec& spec, ProcessEvents events);
+  static Result<std::unique_ptr<Process>> start(net::Loop& loop, const Guardian* guardian, const ProcessSpec& spec,
+                                                ProcessEvents events);
   ~Process();  // kills what is left; no event follows
   pid_t pid() const;
-  void signal(int number);          // the whole group
-  void signal_leader(int number);   // only the process itself
+  void signal(int number);         // the whole group
+  void signal_leader(int number);  // only the process itself
   void resume();
-  void drain();                     // hands over, now, all output that is already there
+  void drain();  // hands over, now, all output that is already there
   bool ended() const;
 
  private:

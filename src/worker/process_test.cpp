@@ -14,7 +14,11 @@
 namespace grange::worker {
 namespace {
 
-struct Outcome { std::string out, err; ExitStatus status; bool ended = false; };
+struct Outcome {
+  std::string out, err;
+  ExitStatus status;
+  bool ended = false;
+};
 
 // Runs a /bin/sh script on a loop of its own until it ends (at most 10 s).
 Outcome shell(const std::string& script, ProcessSpec spec = {}, std::function<void(Process&)> once_started = {}) {
@@ -80,7 +84,8 @@ TEST(Process, Stdin) {
 TEST(Process, NothingOfOursLeaksIn) {
   ::setenv("GRANGE_TOKEN", "secret", 1);
   const Fd open_here(::dup(1));
-  const Outcome got = shell("env; ls /proc/self/fd | wc -l; grep -E 'NoNewPrivs|SigBlk|SigIgn' /proc/self/status; ulimit -c");
+  const Outcome got =
+      shell("env; ls /proc/self/fd | wc -l; grep -E 'NoNewPrivs|SigBlk|SigIgn' /proc/self/status; ulimit -c");
   ::unsetenv("GRANGE_TOKEN");
   EXPECT_EQ(got.out.find("GRANGE_TOKEN"), std::string::npos);
   EXPECT_NE(got.out.find("\n4\n"), std::string::npos) << got.out;  // 0, 1, 2, and that of ls itself
@@ -222,14 +227,34 @@ std::string printed(const std::string& script, const std::string& argument) {
 }
 
 TEST(ShellSubstitute, AnArgumentIsNeverCode) {
-  for (const std::string hostile :
-       {"$(echo gone)", "`echo gone`", "'; echo gone; '", "\"; echo gone; \"", "a  b", "*", "\\", "\\'", "'", "\"", "-n $HOME", "\n#", "{index}",
-        "{}", "'$(echo gone)'", "\"$(echo gone)\"", "${HOME}", "!!", "", "; echo gone #", "\xff\xfe"}) {
-    for (const char* script : {"printf %s {}", "printf %s \"{}\"", "printf %s '{}'", "printf %s \"$(printf %s {}x)\"", "printf %s \"`printf %s {}x`\"",
-                               "printf %s \"$(printf %s \"{}\"x)\"", "(printf %s {}) # don't {}", "# it's {}\nprintf %s {}",
-                               "printf %s \\'{} | tail -c +2", "case a in a) printf %s {};; esac"}) {
+  for (const std::string hostile : {"$(echo gone)",
+                                    "`echo gone`",
+                                    "'; echo gone; '",
+                                    "\"; echo gone; \"",
+                                    "a  b",
+                                    "*",
+                                    "\\",
+                                    "\\'",
+                                    "'",
+                                    "\"",
+                                    "-n $HOME",
+                                    "\n#",
+                                    "{index}",
+                                    "{}",
+                                    "'$(echo gone)'",
+                                    "\"$(echo gone)\"",
+                                    "${HOME}",
+                                    "!!",
+                                    "",
+                                    "; echo gone #",
+                                    "\xff\xfe"}) {
+    for (const char* script :
+         {"printf %s {}", "printf %s \"{}\"", "printf %s '{}'", "printf %s \"$(printf %s {}x)\"",
+          "printf %s \"`printf %s {}x`\"", "printf %s \"$(printf %s \"{}\"x)\"", "(printf %s {}) # don't {}",
+          "# it's {}\nprintf %s {}", "printf %s \\'{} | tail -c +2", "case a in a) printf %s {};; esac"}) {
       std::string out = printed(script, hostile);
-      if (std::string(script).find("}x") != std::string::npos || std::string(script).find("\"x)") != std::string::npos) {
+      if (std::string(script).find("}x") != std::string::npos ||
+          std::string(script).find("\"x)") != std::string::npos) {
         ASSERT_FALSE(out.empty()) << script;
         out.pop_back();
       }

@@ -17,10 +17,10 @@ namespace grange::worker {
 
 namespace {
 
-constexpr std::size_t kCodesKept = 64;      // by the executor, and mirrored here
-constexpr int kStartFailures = 5;           // in a row, and the engine is off
+constexpr std::size_t kCodesKept = 64;  // by the executor, and mirrored here
+constexpr int kStartFailures = 5;       // in a row, and the engine is off
 constexpr std::uint32_t kStartingAtOnce = 4;
-constexpr Millis kLeave{2'000};             // for an executor that was asked to go
+constexpr Millis kLeave{2'000};  // for an executor that was asked to go
 constexpr std::size_t kErrorTail = 2 * KiB;
 
 // What an executor has in its code cache: it drops the least recently used, so must we.
@@ -53,7 +53,13 @@ using JobPtr = std::shared_ptr<Job>;
 class Python final : public PythonEngine {
  public:
   Python(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian, PythonOptions options)
-      : loop_(loop), host_(host), blobs_(blobs), guardian_(guardian), options_(std::move(options)), slots_(options_.slots), prng_(options_.slots) {
+      : loop_(loop),
+        host_(host),
+        blobs_(blobs),
+        guardian_(guardian),
+        options_(std::move(options)),
+        slots_(options_.slots),
+        prng_(options_.slots) {
     for (std::size_t i = 0; i < slots_.size(); ++i) slots_[i].at = i;
   }
   ~Python() override {
@@ -107,8 +113,8 @@ class Python final : public PythonEngine {
         slot.executor->process().signal(SIGKILL);
         slot.executor->resume();  // output that nobody takes must not hold up its end
       } else {
-        // The slot stays with its job until the executor has answered for it, and the executor ignores the signal when it
-        // comes after the function's end: the next task does not feel it.
+        // The slot stays with its job until the executor has answered for it, and the executor ignores the signal when
+        // it comes after the function's end: the next task does not feel it.
         slot.executor->process().signal_leader(SIGINT);
       }
       return;
@@ -137,13 +143,13 @@ class Python final : public PythonEngine {
     std::size_t at = 0;
     State state = State::absent;
     std::unique_ptr<PythonExecutor> executor;
-    std::unique_ptr<net::Timer> timer;      // start limit, restart delay, or time to leave
+    std::unique_ptr<net::Timer> timer;  // start limit, restart delay, or time to leave
     CodeMirror codes;
     JobPtr job;
     std::uint32_t tasks = 0;
     Bytes rss = 0;
-    bool killed = false;                    // by us
-    std::string errors;                     // what it wrote outside of tasks
+    bool killed = false;  // by us
+    std::string errors;   // what it wrote outside of tasks
   };
 
   static AttemptKey key(const Job& job) { return {job.run.fence.task, job.run.fence.attempt}; }
@@ -211,8 +217,14 @@ class Python final : public PythonEngine {
     std::string bytes;
     if (!slot.codes.use(job->code_sha)) bytes = executor::code(sha, *job->code);
     const Run& run = job->run;
-    executor::RunMessage message{run.fence.task, run.fence.attempt, static_cast<std::uint8_t>(run.job->spec.encoding()), sha, run.args,
-                                 run.has_checkpoint, run.checkpoint, run.job->id};
+    executor::RunMessage message{run.fence.task,
+                                 run.fence.attempt,
+                                 static_cast<std::uint8_t>(run.job->spec.encoding()),
+                                 sha,
+                                 run.args,
+                                 run.has_checkpoint,
+                                 run.checkpoint,
+                                 run.job->id};
     bytes += executor::run(message);
     slot.executor->send(std::move(bytes));
   }
@@ -229,8 +241,9 @@ class Python final : public PythonEngine {
     ProcessSpec spec;
     spec.program = options_.interpreter;
     spec.argv = {options_.interpreter, "-m", "grange.runner"};
-    spec.env = {"PATH=" + options_.path, "HOME=" + options_.home, "LANG=C.UTF-8", "TMPDIR=" + folder, "GRANGE_EXECUTOR_FD=3",
-                "OMP_NUM_THREADS=1", "PYTHONUNBUFFERED=1", "GRANGE_URL=" + options_.server_url};
+    spec.env = {
+        "PATH=" + options_.path, "HOME=" + options_.home, "LANG=C.UTF-8",       "TMPDIR=" + folder,
+        "GRANGE_EXECUTOR_FD=3",  "OMP_NUM_THREADS=1",     "PYTHONUNBUFFERED=1", "GRANGE_URL=" + options_.server_url};
     if (!options_.python_path.empty()) spec.env.push_back("PYTHONPATH=" + options_.python_path);
     spec.folder = folder;
     slot.codes = CodeMirror{};
@@ -238,10 +251,11 @@ class Python final : public PythonEngine {
     slot.errors.clear();
     slot.killed = false;
     const std::size_t at = slot.at;
-    auto executor = PythonExecutor::start(loop_, guardian_, std::move(spec),
-                                          {[this, at](executor::Message message) { heard(slots_[at], std::move(message)); },
-                                           [this, at](Output from, std::string_view data) { return output(slots_[at], from, data); },
-                                           [this, at](const ExitStatus& status) { gone(slots_[at], status); }});
+    auto executor = PythonExecutor::start(
+        loop_, guardian_, std::move(spec),
+        {[this, at](executor::Message message) { heard(slots_[at], std::move(message)); },
+         [this, at](Output from, std::string_view data) { return output(slots_[at], from, data); },
+         [this, at](const ExitStatus& status) { gone(slots_[at], status); }});
     if (!executor) {
       start_failed(slot, executor.error().message);
       return;
@@ -260,14 +274,15 @@ class Python final : public PythonEngine {
   void start_failed(Slot& slot, const std::string& why) {
     slot.state = State::absent;
     if (++failures_ >= kStartFailures) {
-      off("The Python engine is off: its executor failed to start " + std::to_string(failures_) + " times in a row (" + why +
-          "). Check the interpreter, then restart the worker.");
+      off("The Python engine is off: its executor failed to start " + std::to_string(failures_) + " times in a row (" +
+          why + "). Check the interpreter, then restart the worker.");
       return;
     }
-    slot.timer = loop_.after(net::backoff(failures_ - 1, options_.restart_first, options_.restart_last, 0.2, prng_), [this, at = slot.at] {
-      slots_[at].timer.reset();
-      launch(slots_[at]);
-    });
+    slot.timer = loop_.after(net::backoff(failures_ - 1, options_.restart_first, options_.restart_last, 0.2, prng_),
+                             [this, at = slot.at] {
+                               slots_[at].timer.reset();
+                               launch(slots_[at]);
+                             });
   }
 
   void off(std::string why) {
@@ -299,18 +314,22 @@ class Python final : public PythonEngine {
     if (auto* end = std::get_if<executor::Ended>(&message)) {
       if (end->task == now.task && end->attempt == now.attempt) finished(slot, job, std::move(*end));
     } else if (auto* progress = std::get_if<executor::Progress>(&message)) {
-      if (progress->task == now.task) host_.progress(now.task, now.attempt, progress->done, progress->total, std::move(progress->text));
+      if (progress->task == now.task)
+        host_.progress(now.task, now.attempt, progress->done, progress->total, std::move(progress->text));
     } else if (auto* log = std::get_if<executor::Log>(&message)) {
-      if (log->task == now.task && !host_.log(now.task, now.attempt, pb::STREAM_LOG, log->text) && !slot.killed) slot.executor->hold();
+      if (log->task == now.task && !host_.log(now.task, now.attempt, pb::STREAM_LOG, log->text) && !slot.killed)
+        slot.executor->hold();
     } else if (auto* saved = std::get_if<executor::Saved>(&message)) {
-      if (saved->task == now.task && saved->attempt == now.attempt) host_.checkpoint(now.task, now.attempt, std::move(saved->data));
+      if (saved->task == now.task && saved->attempt == now.attempt)
+        host_.checkpoint(now.task, now.attempt, std::move(saved->data));
     }
   }
 
   bool output(Slot& slot, Output from, std::string_view data) {
     if (slot.job) {
       const AttemptKey now = key(*slot.job);
-      return host_.log(now.task, now.attempt, from == Output::out ? pb::STREAM_STDOUT : pb::STREAM_STDERR, data) || slot.killed;
+      return host_.log(now.task, now.attempt, from == Output::out ? pb::STREAM_STDOUT : pb::STREAM_STDERR, data) ||
+             slot.killed;
     }
     slot.errors.append(data.substr(data.size() > kErrorTail ? data.size() - kErrorTail : 0));
     if (slot.errors.size() > kErrorTail) slot.errors.erase(0, slot.errors.size() - kErrorTail);
@@ -373,7 +392,9 @@ class Python final : public PythonEngine {
     if (options_.recycle_rss == 0 || slot.tasks % 64 != 1) return false;  // a look costs more than a small task
     const std::string statm = read_text("/proc/" + std::to_string(slot.executor->process().pid()) + "/statm", 4096);
     const std::size_t space = statm.find(' ');
-    slot.rss = space == std::string::npos ? 0 : std::strtoull(statm.c_str() + space, nullptr, 10) * static_cast<Bytes>(::sysconf(_SC_PAGESIZE));
+    slot.rss = space == std::string::npos
+                   ? 0
+                   : std::strtoull(statm.c_str() + space, nullptr, 10) * static_cast<Bytes>(::sysconf(_SC_PAGESIZE));
     return slot.rss > options_.recycle_rss;
   }
 
@@ -390,7 +411,8 @@ class Python final : public PythonEngine {
     slot.timer.reset();
     loop_.post([old = std::shared_ptr<PythonExecutor>(std::move(slot.executor))] {});  // we are below it on the stack
     slot.state = State::absent;
-    const std::string how = status.signal != 0 ? "was killed by signal " + std::to_string(status.signal) : "exited with code " + std::to_string(status.code);
+    const std::string how = status.signal != 0 ? "was killed by signal " + std::to_string(status.signal)
+                                               : "exited with code " + std::to_string(status.code);
     if (was == State::starting) {
       --status_.starting;
       std::string why = "it " + how;
@@ -410,7 +432,8 @@ class Python final : public PythonEngine {
       if (oom) {
         result = failure(pb::FAILURE_OUT_OF_MEMORY, "The Python process was killed by the kernel for want of memory.");
       } else if (status.signal == SIGKILL && !slot.killed) {
-        result = failure(pb::FAILURE_ENGINE, "The Python process was killed by signal 9 (out of memory?) while it ran the task.");
+        result = failure(pb::FAILURE_ENGINE,
+                         "The Python process was killed by signal 9 (out of memory?) while it ran the task.");
       } else {
         result = failure(pb::FAILURE_ENGINE, "The Python process " + how + " while it ran the task.");
       }
@@ -450,7 +473,8 @@ class Python final : public PythonEngine {
 
 }  // namespace
 
-std::unique_ptr<PythonEngine> make_python_engine(net::Loop& loop, EngineHost& host, Blobs& blobs, const Guardian* guardian, PythonOptions options) {
+std::unique_ptr<PythonEngine> make_python_engine(net::Loop& loop, EngineHost& host, Blobs& blobs,
+                                                 const Guardian* guardian, PythonOptions options) {
   return std::make_unique<Python>(loop, host, blobs, guardian, std::move(options));
 }
 

@@ -92,7 +92,8 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<PythonExecutor::Impl>
   bool waiting_write = false, closed = false, held = false;
 };
 
-Result<std::unique_ptr<PythonExecutor>> PythonExecutor::start(net::Loop& loop, const Guardian* guardian, ProcessSpec spec, PythonEvents events) {
+Result<std::unique_ptr<PythonExecutor>> PythonExecutor::start(net::Loop& loop, const Guardian* guardian,
+                                                              ProcessSpec spec, PythonEvents events) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
     return Error{ErrorClass::io, std::string("No socket for an executor: ") + std::strerror(errno)};
@@ -140,7 +141,9 @@ void PythonExecutor::send(std::string bytes) {
   if (!impl_->waiting_write) impl_->write_some();
 }
 
-void PythonExecutor::hold() { impl_->held = true; }
+void PythonExecutor::hold() {
+  impl_->held = true;
+}
 
 void PythonExecutor::resume() {
   const auto keep = impl_;
@@ -150,6 +153,8 @@ void PythonExecutor::resume() {
   if (keep->tell() && !keep->held) keep->wait_read();
 }
 
-Process& PythonExecutor::process() { return *impl_->process; }
+Process& PythonExecutor::process() {
+  return *impl_->process;
+}
 
 }  // namespace grange::worker

@@ -12,12 +12,13 @@ namespace grange::worker {
 struct PythonEvents {
   std::function<void(executor::Message)> on_message;
   std::function<bool(Output, std::string_view)> on_output;
-  std::function<void(const ExitStatus&)> on_gone;      // once, last
+  std::function<void(const ExitStatus&)> on_gone;  // once, last
 };
 
 class PythonExecutor {
  public:
-  static Result<std::unique_ptr<PythonExecutor>> start(net::Loop& loop, const Guardian* guardian, ProcessSpec spec, PythonEvents events);
+  static Result<std::unique_ptr<PythonExecutor>> start(net::Loop& loop, const Guardian* guardian, ProcessSpec spec,
+                                                       PythonEvents events);
   ~PythonExecutor();
   void send(std::string bytes);
   void hold();    // no more messages until resume()

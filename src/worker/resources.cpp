@@ -26,7 +26,8 @@ std::uint32_t affinity_cores() {
   return static_cast<std::uint32_t>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
-// A limit may stand on any group between ours and the root: the smallest counts. In a container the path may not exist; then the root is ours.
+// A limit may stand on any group between ours and the root: the smallest counts. In a container the path may not exist;
+// then the root is ours.
 template <class Read>
 auto smallest(const std::string& root, std::string path, Read read) -> decltype(read(root)) {
   decltype(read(root)) best;
@@ -37,16 +38,22 @@ auto smallest(const std::string& root, std::string path, Read read) -> decltype(
   }
 }
 
-struct Cgroup { std::string v2, cpu, memory; };
+struct Cgroup {
+  std::string v2, cpu, memory;
+};
 
 Cgroup own_cgroup() {
   const std::string text = read_text("/proc/self/cgroup");
-  const auto clean = [](std::optional<std::string> path) { return !path || *path == "/" || path->find("..") != std::string::npos ? "" : *path; };
-  return {clean(parse_own_cgroup(text, "")), clean(parse_own_cgroup(text, "cpu")), clean(parse_own_cgroup(text, "memory"))};
+  const auto clean = [](std::optional<std::string> path) {
+    return !path || *path == "/" || path->find("..") != std::string::npos ? "" : *path;
+  };
+  return {clean(parse_own_cgroup(text, "")), clean(parse_own_cgroup(text, "cpu")),
+          clean(parse_own_cgroup(text, "memory"))};
 }
 
 std::optional<std::uint32_t> cpu_quota(const Cgroup& group) {
-  const auto v2 = smallest("/sys/fs/cgroup", group.v2, [](const std::string& dir) { return parse_cpu_max(read_text(dir + "/cpu.max")); });
+  const auto v2 = smallest("/sys/fs/cgroup", group.v2,
+                           [](const std::string& dir) { return parse_cpu_max(read_text(dir + "/cpu.max")); });
   if (v2) return v2;
   return smallest("/sys/fs/cgroup/cpu", group.cpu, [](const std::string& dir) {
     return parse_cfs_quota(read_text(dir + "/cpu.cfs_quota_us"), read_text(dir + "/cpu.cfs_period_us"));
@@ -54,7 +61,8 @@ std::optional<std::uint32_t> cpu_quota(const Cgroup& group) {
 }
 
 std::optional<Bytes> memory_limit(const Cgroup& group) {
-  const auto v2 = smallest("/sys/fs/cgroup", group.v2, [](const std::string& dir) { return parse_memory_limit(read_text(dir + "/memory.max")); });
+  const auto v2 = smallest("/sys/fs/cgroup", group.v2,
+                           [](const std::string& dir) { return parse_memory_limit(read_text(dir + "/memory.max")); });
   if (v2) return v2;
   return smallest("/sys/fs/cgroup/memory", group.memory,
                   [](const std::string& dir) { return parse_memory_limit(read_text(dir + "/memory.limit_in_bytes")); });
@@ -96,15 +104,17 @@ Bytes disk_free(const std::string& folder) {
 
 Bytes memory_used() {
   const std::string text = read_text("/proc/meminfo");
-  const Bytes total = parse_meminfo(text, "MemTotal").value_or(0), free = parse_meminfo(text, "MemAvailable").value_or(0);
+  const Bytes total = parse_meminfo(text, "MemTotal").value_or(0),
+              free = parse_meminfo(text, "MemAvailable").value_or(0);
   return total > free ? total - free : 0;
 }
 
 std::uint64_t oom_kills() {
   static const Cgroup group = own_cgroup();
   std::uint64_t count = 0;
-  for (const std::string& file : {"/sys/fs/cgroup" + group.v2 + "/memory.events", "/sys/fs/cgroup/memory" + group.memory + "/memory.oom_control",
-                                  std::string("/proc/vmstat")}) {
+  for (const std::string& file :
+       {"/sys/fs/cgroup" + group.v2 + "/memory.events", "/sys/fs/cgroup/memory" + group.memory + "/memory.oom_control",
+        std::string("/proc/vmstat")}) {
     count += parse_counter(read_text(file), "oom_kill").value_or(0);
   }
   return count;
@@ -152,7 +162,8 @@ PythonCheck check_python(const std::string& interpreter, const std::string& pyth
   const std::string path = inherited != nullptr ? inherited : std::string(kPath);
   const auto program = find_program(interpreter, path, "");
   if (!program) {
-    check.note = "Python tasks are not offered: " + program.error().message + ". Install Python 3, or name one with GRANGE_PYTHON.";
+    check.note = "Python tasks are not offered: " + program.error().message +
+                 ". Install Python 3, or name one with GRANGE_PYTHON.";
     return check;
   }
   ChildSpec spec;
@@ -175,8 +186,8 @@ PythonCheck check_python(const std::string& interpreter, const std::string& pyth
     why = answer->err.substr(0, end == std::string::npos ? 0 : end + 1);
     if (const std::size_t line = why.rfind('\n'); line != std::string::npos) why = why.substr(line + 1);
   }
-  check.note = "Python tasks are not offered: " + *program + " cannot import grange and cloudpickle (" + why.substr(0, 300) +
-               "). Run `./dev build`, or set GRANGE_PYTHON to an interpreter that has both.";
+  check.note = "Python tasks are not offered: " + *program + " cannot import grange and cloudpickle (" +
+               why.substr(0, 300) + "). Run `./dev build`, or set GRANGE_PYTHON to an interpreter that has both.";
   return check;
 }
 

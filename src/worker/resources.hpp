@@ -11,7 +11,10 @@
 
 namespace grange::worker {
 
-struct GpuInfo { std::string name, uuid; Bytes memory = 0; };
+struct GpuInfo {
+  std::string name, uuid;
+  Bytes memory = 0;
+};
 
 struct Resources {
   std::uint32_t cores = 1;
@@ -22,7 +25,8 @@ struct Resources {
   std::vector<std::string> notes;  // what is missing or limited, for people
 };
 
-// cgroup v2 cpu.max ("150000 100000", "max 100000") and v1 quota and period: cores in thousandths; nullopt: no limit, or not understood.
+// cgroup v2 cpu.max ("150000 100000", "max 100000") and v1 quota and period: cores in thousandths; nullopt: no limit,
+// or not understood.
 std::optional<std::uint32_t> parse_cpu_max(std::string_view text);
 std::optional<std::uint32_t> parse_cfs_quota(std::string_view quota, std::string_view period);
 // memory.max or memory.limit_in_bytes. nullopt: "max", or v1's way to say none.
@@ -39,7 +43,9 @@ std::optional<std::string> parse_own_cgroup(std::string_view text, std::string_v
 // A counter line "oom_kill 3" of memory.events, memory.oom_control or /proc/vmstat.
 std::optional<std::uint64_t> parse_counter(std::string_view text, std::string_view name);
 // Busy and total ticks from /proc/stat.
-struct CpuTicks { std::uint64_t busy = 0, total = 0; };
+struct CpuTicks {
+  std::uint64_t busy = 0, total = 0;
+};
 CpuTicks parse_cpu_ticks(std::string_view proc_stat);
 
 // The smallest whole number of cores that covers the quota, at most `affinity`.
@@ -53,7 +59,10 @@ Bytes memory_used();
 std::uint64_t oom_kills();
 
 // The Python engine is offered when this interpreter can import what the runner needs.
-struct PythonCheck { std::string interpreter, version, note; bool ok() const { return !version.empty(); } };
+struct PythonCheck {
+  std::string interpreter, version, note;
+  bool ok() const { return !version.empty(); }
+};
 std::string find_python(const std::string& asked);
 PythonCheck check_python(const std::string& interpreter, const std::string& python_path);
 

@@ -44,7 +44,8 @@ std::optional<std::uint32_t> parse_cpu_max(std::string_view text) {
 
 std::optional<std::uint32_t> parse_cfs_quota(std::string_view quota_text, std::string_view period_text) {
   const auto quota = number<std::int64_t>(quota_text), period = number<std::int64_t>(period_text);
-  if (!quota || !period || *quota <= 0 || *period <= 0 || *quota > INT64_MAX / 1000) return std::nullopt;  // v1 says -1 for none
+  if (!quota || !period || *quota <= 0 || *period <= 0 || *quota > INT64_MAX / 1000)
+    return std::nullopt;  // v1 says -1 for none
   return static_cast<std::uint32_t>(std::clamp<std::int64_t>(*quota * 1000 / *period, 1, 1'000'000));
 }
 
@@ -96,7 +97,8 @@ std::string parse_os_name(std::string_view os_release) {
 std::vector<GpuInfo> parse_nvidia_smi(std::string_view csv) {
   std::vector<GpuInfo> out;
   lines(csv, [&](std::string_view line) {
-    const std::size_t last = line.rfind(','), middle = last == std::string_view::npos ? last : line.rfind(',', last - 1);
+    const std::size_t last = line.rfind(','),
+                      middle = last == std::string_view::npos ? last : line.rfind(',', last - 1);
     if (middle == std::string_view::npos || middle == 0) return false;
     std::string_view memory = trim(line.substr(middle + 1, last - middle - 1));
     if (memory.size() > 4 && memory.substr(memory.size() - 4) == " MiB") memory.remove_suffix(4);
@@ -113,7 +115,8 @@ std::vector<GpuInfo> parse_nvidia_smi(std::string_view csv) {
 std::optional<std::string> parse_own_cgroup(std::string_view text, std::string_view controller) {
   std::optional<std::string> out;
   lines(text, [&](std::string_view line) {
-    const std::size_t first = line.find(':'), second = first == std::string_view::npos ? first : line.find(':', first + 1);
+    const std::size_t first = line.find(':'),
+                      second = first == std::string_view::npos ? first : line.find(':', first + 1);
     if (second == std::string_view::npos) return false;
     std::string_view names = line.substr(first + 1, second - first - 1);
     bool ours = names.empty() && controller.empty();

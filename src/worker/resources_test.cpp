@@ -22,14 +22,17 @@ TEST(Resources, Memory) {
   EXPECT_EQ(parse_memory_limit("max\n"), std::nullopt);
   EXPECT_EQ(parse_memory_limit("536870912\n"), 512 * MiB);
   EXPECT_EQ(parse_memory_limit("9223372036854771712\n"), std::nullopt);
-  const char* meminfo = "MemTotal:       24595040 kB\nMemFree:        22012228 kB\nMemAvailable:   23771040 kB\nBuffers:            1234 kB\n";
+  const char* meminfo =
+      "MemTotal:       24595040 kB\nMemFree:        22012228 kB\nMemAvailable:   23771040 kB\nBuffers:            1234 "
+      "kB\n";
   EXPECT_EQ(parse_meminfo(meminfo, "MemTotal"), 24595040 * KiB);
   EXPECT_EQ(parse_meminfo(meminfo, "MemAvailable"), 23771040 * KiB);
   EXPECT_EQ(parse_meminfo(meminfo, "Mem"), std::nullopt);
 }
 
 TEST(Resources, Cgroup) {
-  const char* v1 = "12:memory:/docker/abc\n5:cpu,cpuacct:/docker/abc/x\n1:name=systemd:/docker/abc\n0::/system.slice/a.service\n";
+  const char* v1 =
+      "12:memory:/docker/abc\n5:cpu,cpuacct:/docker/abc/x\n1:name=systemd:/docker/abc\n0::/system.slice/a.service\n";
   EXPECT_EQ(parse_own_cgroup(v1, ""), "/system.slice/a.service");
   EXPECT_EQ(parse_own_cgroup(v1, "cpu"), "/docker/abc/x");
   EXPECT_EQ(parse_own_cgroup(v1, "memory"), "/docker/abc");
@@ -39,10 +42,13 @@ TEST(Resources, Cgroup) {
 }
 
 TEST(Resources, Names) {
-  EXPECT_EQ(parse_cpu_model("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.00GHz\nstepping\t: 3\n"),
-            "Intel(R) Xeon(R) CPU @ 2.00GHz");
-  EXPECT_EQ(parse_cpu_model("processor\t: 0\nBogoMIPS\t: 108.00\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n"), "Raspberry Pi 4 Model B Rev 1.4");
-  EXPECT_EQ(parse_os_name("NAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"), "Debian GNU/Linux 12 (bookworm)");
+  EXPECT_EQ(
+      parse_cpu_model("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.00GHz\nstepping\t: 3\n"),
+      "Intel(R) Xeon(R) CPU @ 2.00GHz");
+  EXPECT_EQ(parse_cpu_model("processor\t: 0\nBogoMIPS\t: 108.00\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n"),
+            "Raspberry Pi 4 Model B Rev 1.4");
+  EXPECT_EQ(parse_os_name("NAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)");
   EXPECT_EQ(parse_os_name("PRETTY_NAME=Alpine\n"), "Alpine");
 }
 

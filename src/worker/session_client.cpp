@@ -5,14 +5,14 @@
 namespace grange::worker {
 
 namespace {
-constexpr Bytes kReport = 4 * MiB;        // of one frame; a frame may have 16
-constexpr Bytes kLogsPending = 4 * MiB;   // then executors hold back
+constexpr Bytes kReport = 4 * MiB;       // of one frame; a frame may have 16
+constexpr Bytes kLogsPending = 4 * MiB;  // then executors hold back
 constexpr std::size_t kFence = 48;
 constexpr Millis kWatch{500};
 }  // namespace
 
-SessionClient::SessionClient(net::Loop& loop, SessionOwner& owner, std::unique_ptr<net::Dialer> dialer, net::LinkOptions link,
-                             std::string session_id, std::uint64_t seed)
+SessionClient::SessionClient(net::Loop& loop, SessionOwner& owner, std::unique_ptr<net::Dialer> dialer,
+                             net::LinkOptions link, std::string session_id, std::uint64_t seed)
     : loop_(loop), owner_(owner), session_id_(std::move(session_id)) {
   net::LinkEvents events;
   events.on_up = [this](net::ConnectionPtr connection) { up(std::move(connection)); };
@@ -47,7 +47,9 @@ void SessionClient::up(net::ConnectionPtr connection) {
   net::ConnectionEvents events;
   // A connection that was given up may still speak: only the current one is heard.
   const std::weak_ptr<net::Connection> mine = connection_;
-  const auto current = [this, mine, alive = std::weak_ptr<bool>(alive_)] { return !alive.expired() && connection_ && mine.lock() == connection_; };
+  const auto current = [this, mine, alive = std::weak_ptr<bool>(alive_)] {
+    return !alive.expired() && connection_ && mine.lock() == connection_;
+  };
   events.on_message = [this, current](std::string bytes, bool binary) {
     if (current()) message(std::move(bytes), binary);
   };
@@ -81,7 +83,8 @@ void SessionClient::up(net::ConnectionPtr connection) {
 void SessionClient::down(const Error& why) {
   connection_.reset();
   welcomed_ = false;
-  spdlog::warn("No connection to the server: {} Trying again in {} ms; tasks go on.", why.message, manager_->next_delay().count());
+  spdlog::warn("No connection to the server: {} Trying again in {} ms; tasks go on.", why.message,
+               manager_->next_delay().count());
 }
 
 void SessionClient::message(std::string bytes, bool binary) {
@@ -111,8 +114,9 @@ void SessionClient::message(std::string bytes, bool binary) {
 void SessionClient::welcome(const pb::Welcome& welcome) {
   if (welcomed_) return drop("a second Welcome");
   if (welcome.protocol() != wire::kProtocol) {
-    return owner_.refused(Error{ErrorClass::version_mismatch, "The server speaks protocol " + std::to_string(welcome.protocol()) +
-                                                                  ", this worker " + std::to_string(wire::kProtocol) + ": update the older one."});
+    return owner_.refused(Error{ErrorClass::version_mismatch,
+                                "The server speaks protocol " + std::to_string(welcome.protocol()) + ", this worker " +
+                                    std::to_string(wire::kProtocol) + ": update the older one."});
   }
   heartbeat_ = Millis{std::clamp<std::uint32_t>(welcome.heartbeat_ms(), 10, 600'000)};
   lease_ = Millis{std::clamp<std::uint32_t>(welcome.lease_ms(), 100, 3'600'000)};
@@ -138,7 +142,8 @@ void SessionClient::welcome(const pb::Welcome& welcome) {
   flush_soon();
 }
 
-// A new session. Results are said again by the owner; output that may not have arrived is ours to save from the old outbox.
+// A new session. Results are said again by the owner; output that may not have arrived is ours to save from the old
+// outbox.
 void SessionClient::start_over() {
   std::vector<std::string> lost;
   session_.resend(peer_has_, lost);
@@ -209,7 +214,9 @@ void SessionClient::flush() {
   }
 }
 
-bool SessionClient::room() const { return log_bytes_ < kLogsPending / 2; }
+bool SessionClient::room() const {
+  return log_bytes_ < kLogsPending / 2;
+}
 
 bool SessionClient::log(pb::LogChunk chunk) {
   // Small pieces of one stream become one chunk.
@@ -267,7 +274,9 @@ void SessionClient::drop(const std::string& why) {
   manager_->lost(Error{ErrorClass::unavailable, why});
 }
 
-void SessionClient::reconnect(const std::string& why) { drop(why); }
+void SessionClient::reconnect(const std::string& why) {
+  drop(why);
+}
 
 void SessionClient::say_goodbye(std::string reason) {
   if (!connection_ || !welcomed_) return;

@@ -1,5 +1,5 @@
-// The worker's end of its session with the server: Hello and Welcome, numbering and resending, batching, heartbeats, noticing silence.
-// What is said comes from its owner; this class knows when and how.
+// The worker's end of its session with the server: Hello and Welcome, numbering and resending, batching, heartbeats,
+// noticing silence. What is said comes from its owner; this class knows when and how.
 #pragma once
 
 #include <deque>
@@ -23,33 +23,33 @@ class SessionOwner {
   // Moves results and the like into the report. True: there is more.
   virtual bool take_report(pb::WorkerReport& report, Bytes limit) = 0;
   virtual void fill_heartbeat(pb::Heartbeat& heartbeat) = 0;
-  virtual void room_for_output() = 0;             // after log() had answered false
-  virtual void refused(const Error& why) = 0;     // the server will never take us as we are
+  virtual void room_for_output() = 0;          // after log() had answered false
+  virtual void refused(const Error& why) = 0;  // the server will never take us as we are
   virtual void link_changed(net::LinkState state) = 0;
 };
 
 class SessionClient {
  public:
-  SessionClient(net::Loop& loop, SessionOwner& owner, std::unique_ptr<net::Dialer> dialer, net::LinkOptions link, std::string session_id,
-                std::uint64_t seed);
+  SessionClient(net::Loop& loop, SessionOwner& owner, std::unique_ptr<net::Dialer> dialer, net::LinkOptions link,
+                std::string session_id, std::uint64_t seed);
   ~SessionClient();
   void start();
   void stop();
-  void say_goodbye(std::string reason);            // sends what there is and the Goodbye
-  void reconnect(const std::string& why);          // with a new Hello
+  void say_goodbye(std::string reason);    // sends what there is and the Goodbye
+  void reconnect(const std::string& why);  // with a new Hello
 
-  void flush_soon();                               // at the end of this turn of the loop
+  void flush_soon();  // at the end of this turn of the loop
   // Output of a task. False: taken, but hold back.
   bool log(pb::LogChunk chunk);
-  void progress(pb::Progress progress);            // a newer one of the same attempt replaces one not yet sent
+  void progress(pb::Progress progress);  // a newer one of the same attempt replaces one not yet sent
   void checkpoint(pb::Checkpoint checkpoint);
 
-  bool online() const { return welcomed_; }        // a Welcome was heard on this connection
+  bool online() const { return welcomed_; }  // a Welcome was heard on this connection
   Bytes inline_limit() const { return inline_limit_; }
   net::LinkState link_state() const { return manager_->state(); }
   net::LinkCounters counters() const { return manager_->counters(); }
   std::size_t unacknowledged() const { return session_.waiting(); }
-  bool everything_said() const;                    // nothing pending, and all of it acknowledged
+  bool everything_said() const;  // nothing pending, and all of it acknowledged
 
  private:
   void up(net::ConnectionPtr connection);
@@ -73,7 +73,7 @@ class SessionClient {
   Instant last_heard_{}, connected_at_{}, last_beat_{};
   Millis heartbeat_ = limits::kHeartbeat, lease_ = limits::kLease;
   Bytes inline_limit_ = limits::kInline;
-  std::uint64_t peer_has_ = 0;                     // of what we numbered
+  std::uint64_t peer_has_ = 0;  // of what we numbered
   bool welcomed_ = false, blocked_ = false, flush_posted_ = false, held_back_ = false, more_ = false;
   std::deque<pb::LogChunk> logs_;
   Bytes log_bytes_ = 0;

@@ -14,10 +14,14 @@ struct Sha256::Impl {
   ~Impl() { EVP_MD_CTX_free(context); }
 };
 
-Sha256::Sha256() : impl_(std::make_unique<Impl>()) { GRANGE_ASSERT(EVP_DigestInit_ex(impl_->context, EVP_sha256(), nullptr) == 1); }
+Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
+  GRANGE_ASSERT(EVP_DigestInit_ex(impl_->context, EVP_sha256(), nullptr) == 1);
+}
 Sha256::~Sha256() = default;
 
-void Sha256::update(std::string_view bytes) { GRANGE_ASSERT(EVP_DigestUpdate(impl_->context, bytes.data(), bytes.size()) == 1); }
+void Sha256::update(std::string_view bytes) {
+  GRANGE_ASSERT(EVP_DigestUpdate(impl_->context, bytes.data(), bytes.size()) == 1);
+}
 
 std::string Sha256::hex() {
   std::array<unsigned char, 32> digest{};

@@ -34,16 +34,20 @@ void Fd::reset() {
 Result<Pipe> make_pipe() {
   int fds[2];
   if (::pipe2(fds, O_CLOEXEC) != 0) {
-    return Error{ErrorClass::io, std::string("No pipe for a child process: ") + std::strerror(errno) + " (see `ulimit -n`)."};
+    return Error{ErrorClass::io,
+                 std::string("No pipe for a child process: ") + std::strerror(errno) + " (see `ulimit -n`)."};
   }
   return Pipe{Fd(fds[0]), Fd(fds[1])};
 }
 
-void set_nonblocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
+void set_nonblocking(int fd) {
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
 
 namespace {
 
-// All that the child needs, made before the fork: the child shares our memory and may call async-signal-safe functions only.
+// All that the child needs, made before the fork: the child shares our memory and may call async-signal-safe functions
+// only.
 struct Launch {
   const char* program;
   char* const* argv;
@@ -120,8 +124,14 @@ std::vector<char*> pointers(const std::vector<std::string>& words) {
 
 Result<Child> spawn(const ChildSpec& spec) {
   const std::vector<char*> argv = pointers(spec.argv), env = pointers(spec.env);
-  Launch launch{spec.program.c_str(), argv.data(), env.data(), spec.folder.empty() ? nullptr : spec.folder.c_str(),
-                {spec.stdin_fd, spec.stdout_fd, spec.stderr_fd, spec.extra_fd}, spec.guardian_fd, spec.files, ::getpid()};
+  Launch launch{spec.program.c_str(),
+                argv.data(),
+                env.data(),
+                spec.folder.empty() ? nullptr : spec.folder.c_str(),
+                {spec.stdin_fd, spec.stdout_fd, spec.stderr_fd, spec.extra_fd},
+                spec.guardian_fd,
+                spec.files,
+                ::getpid()};
   sigset_t all, before;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // no handler of ours may run in the child
@@ -129,13 +139,14 @@ Result<Child> spawn(const ChildSpec& spec) {
   const int fork_error = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) {
-    return Error{ErrorClass::io, std::string("No process could be started: ") + std::strerror(fork_error) + " (see `ulimit -u`)."};
+    return Error{ErrorClass::io,
+                 std::string("No process could be started: ") + std::strerror(fork_error) + " (see `ulimit -u`)."};
   }
   if (launch.error != 0) {
     int status = 0;
     while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
-    const ErrorClass cls = launch.error == ENOENT || launch.error == ENOTDIR ? ErrorClass::not_found
+    const ErrorClass cls = launch.error == ENOENT || launch.error == ENOTDIR   ? ErrorClass::not_found
                            : launch.error == EACCES || launch.error == ENOEXEC ? ErrorClass::forbidden
                                                                                : ErrorClass::io;
     return Error{cls, spec.program + " could not be started: " + std::strerror(launch.error)};
@@ -156,9 +167,11 @@ Result<std::string> find_program(std::string_view name, std::string_view path, c
     return ::stat(file.c_str(), &info) == 0 && S_ISREG(info.st_mode) && ::access(file.c_str(), X_OK) == 0;
   };
   if (name.find('/') != std::string_view::npos) {
-    const std::string file = name.front() == '/' || folder.empty() ? std::string(name) : folder + "/" + std::string(name);
+    const std::string file =
+        name.front() == '/' || folder.empty() ? std::string(name) : folder + "/" + std::string(name);
     if (runnable(file)) return file;
-    if (::access(file.c_str(), F_OK) == 0) return Error{ErrorClass::forbidden, std::string(name) + ": not an executable file"};
+    if (::access(file.c_str(), F_OK) == 0)
+      return Error{ErrorClass::forbidden, std::string(name) + ": not an executable file"};
     return Error{ErrorClass::not_found, std::string(name) + ": command not found"};
   }
   std::size_t from = 0;
@@ -200,7 +213,8 @@ Result<BoundedOutput> run_bounded(const ChildSpec& asked, Millis limit) {
   for (;;) {
     const auto left = std::chrono::duration_cast<Millis>(deadline - std::chrono::steady_clock::now()).count();
     if (left <= 0) break;
-    std::array<pollfd, 3> waits{pollfd{child->pidfd.get(), POLLIN, 0}, pollfd{out_open ? out->read.get() : -1, POLLIN, 0},
+    std::array<pollfd, 3> waits{pollfd{child->pidfd.get(), POLLIN, 0},
+                                pollfd{out_open ? out->read.get() : -1, POLLIN, 0},
                                 pollfd{err_open ? err->read.get() : -1, POLLIN, 0}};
     ::poll(waits.data(), waits.size(), static_cast<int>(left));
     if (out_open) out_open = !read_all(out->read.get(), answer.out);

@@ -1,4 +1,5 @@
-// Starts a child process: clean environment, own process group, no new privileges, no descriptors of ours, and it dies with us.
+// Starts a child process: clean environment, own process group, no new privileges, no descriptors of ours, and it dies
+// with us.
 #pragma once
 
 #include <sys/resource.h>
@@ -31,23 +32,28 @@ class Fd {
   int fd_ = -1;
 };
 
-struct Pipe { Fd read, write; };
+struct Pipe {
+  Fd read, write;
+};
 Result<Pipe> make_pipe();
 void set_nonblocking(int fd);
 
 struct ChildSpec {
-  std::string program;               // path of the file
+  std::string program;  // path of the file
   std::vector<std::string> argv;
-  std::vector<std::string> env;      // "NAME=value": all of it, nothing is inherited
-  std::string folder;                // working directory; empty: ours
-  int stdin_fd = -1;                 // -1: /dev/null
+  std::vector<std::string> env;  // "NAME=value": all of it, nothing is inherited
+  std::string folder;            // working directory; empty: ours
+  int stdin_fd = -1;             // -1: /dev/null
   int stdout_fd = -1;
   int stderr_fd = -1;
-  int extra_fd = -1;                 // becomes descriptor 3
-  int guardian_fd = -1;              // told of the new process group before anything of the child's runs
+  int extra_fd = -1;     // becomes descriptor 3
+  int guardian_fd = -1;  // told of the new process group before anything of the child's runs
   rlim_t files = 65'536;
 };
-struct Child { pid_t pid = -1; Fd pidfd; };
+struct Child {
+  pid_t pid = -1;
+  Fd pidfd;
+};
 
 // not_found: no such program; forbidden: not executable.
 Result<Child> spawn(const ChildSpec& spec);
@@ -55,7 +61,11 @@ Result<Child> spawn(const ChildSpec& spec);
 // The file that `name` means, seen from `folder` with this PATH.
 Result<std::string> find_program(std::string_view name, std::string_view path, const std::string& folder);
 
-struct BoundedOutput { bool ended = false; int exit_code = -1; std::string out, err; };  // not ended: killed at the time limit
+struct BoundedOutput {
+  bool ended = false;
+  int exit_code = -1;
+  std::string out, err;
+};  // not ended: killed at the time limit
 // Blocks: for a few questions at start only.
 Result<BoundedOutput> run_bounded(const ChildSpec& spec, Millis limit);
 

@@ -19,7 +19,9 @@ namespace grange::worker {
 namespace fs = std::filesystem;
 
 namespace {
-Error io(const std::string& what, int error) { return Error{ErrorClass::io, what + ": " + std::strerror(error)}; }
+Error io(const std::string& what, int error) {
+  return Error{ErrorClass::io, what + ": " + std::strerror(error)};
+}
 constexpr std::size_t kBuffer = 1 << 18;
 }  // namespace
 
@@ -37,9 +39,10 @@ void remove_folder(const std::string& folder) {
   if (!error) return;
   // A task may have taken its own right to write away.
   std::error_code ignored;
-  for (fs::recursive_directory_iterator it(folder, fs::directory_options::skip_permission_denied, ignored), end; it != end && !ignored;
-       it.increment(ignored)) {
-    if (it->is_directory(ignored) && !it->is_symlink(ignored)) fs::permissions(it->path(), fs::perms::owner_all, ignored);
+  for (fs::recursive_directory_iterator it(folder, fs::directory_options::skip_permission_denied, ignored), end;
+       it != end && !ignored; it.increment(ignored)) {
+    if (it->is_directory(ignored) && !it->is_symlink(ignored))
+      fs::permissions(it->path(), fs::perms::owner_all, ignored);
   }
   fs::permissions(folder, fs::perms::owner_all, ignored);
   fs::remove_all(folder, ignored);
@@ -85,7 +88,8 @@ Result<TakenFile> take_out(const std::string& folder, const std::string& path) {
   out.fd = Fd(::openat(at.get(), rest.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat info;
   if (!out.fd) {
-    if (errno == ELOOP) return Error{ErrorClass::forbidden, "files_out: " + path + " is a link; links are not followed"};
+    if (errno == ELOOP)
+      return Error{ErrorClass::forbidden, "files_out: " + path + " is a link; links are not followed"};
     return missing();
   }
   if (::fstat(out.fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -130,7 +134,12 @@ namespace {
 class ShellPlace {
  public:
   enum class In { bare, single, twice, arithmetic };  // twice: "..."
-  In in() const { return open_.back() == '\'' ? In::single : open_.back() == '"' ? In::twice : open_.back() == 'a' ? In::arithmetic : In::bare; }
+  In in() const {
+    return open_.back() == '\''  ? In::single
+           : open_.back() == '"' ? In::twice
+           : open_.back() == 'a' ? In::arithmetic
+                                 : In::bare;
+  }
 
   // How many characters at the front of `rest` belong together; `rest` is not empty.
   std::size_t step(std::string_view rest) {
@@ -176,7 +185,8 @@ class ShellPlace {
     if (c == '\'') open_ += '\'';
     if (c == '(') open_ += open_.back() == 'a' ? 'a' : ')';
     if (c == ')' && (open_.back() == ')' || open_.back() == 'a')) open_.pop_back();
-    if (c == '#' && in() == In::bare && (before == '\n' || before == ' ' || before == '\t' || before == ';')) comment_ = true;
+    if (c == '#' && in() == In::bare && (before == '\n' || before == ' ' || before == '\t' || before == ';'))
+      comment_ = true;
     return 1;
   }
 
@@ -220,6 +230,8 @@ std::string shell_substitute(std::string_view script, std::string_view index) {
   return out;
 }
 
-bool names_argument(std::string_view script) { return script.find("{}") != std::string_view::npos; }
+bool names_argument(std::string_view script) {
+  return script.find("{}") != std::string_view::npos;
+}
 
 }  // namespace grange::worker

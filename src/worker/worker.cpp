@@ -31,12 +31,15 @@ std::string websocket_url(const std::string& http) {
   return url + "/ws";
 }
 
-std::uint64_t seed() { return std::stoull(random_id(8), nullptr, 16); }
+std::uint64_t seed() {
+  return std::stoull(random_id(8), nullptr, 16);
+}
 
 }  // namespace
 
 struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_this<Worker::Impl> {
-  Impl(net::Loop& l, WorkerOptions o, std::unique_ptr<net::Dialer> d) : loop(l), options(std::move(o)), dialer(std::move(d)) {
+  Impl(net::Loop& l, WorkerOptions o, std::unique_ptr<net::Dialer> d)
+      : loop(l), options(std::move(o)), dialer(std::move(d)) {
     while (!options.server_url.empty() && options.server_url.back() == '/') options.server_url.pop_back();
   }
 
@@ -55,8 +58,9 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
       python_check = check_python(find_python(options.python), options.python_path);
     }
     CoreOptions core_options;
-    core_options.total = {slots, 1000 * std::max(resources.cores, slots), static_cast<std::uint32_t>(1000 * resources.gpus.size()),
-                          resources.memory, resources.disk_free};
+    core_options.total = {slots, 1000 * std::max(resources.cores, slots),
+                          static_cast<std::uint32_t>(1000 * resources.gpus.size()), resources.memory,
+                          resources.disk_free};
     core_options.python = python_check.ok();
     core = std::make_unique<WorkerCore>(core_options);
 
@@ -65,7 +69,8 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     blob_options.token = options.token;
     blob_options.folder = data.cache();
     blobs = std::make_unique<Blobs>(loop, blob_options, seed());
-    commands = make_command_engine(loop, *this, *blobs, guardian.get(), {data.tasks(), environment("PATH", kPath), options.server_url});
+    commands = make_command_engine(loop, *this, *blobs, guardian.get(),
+                                   {data.tasks(), environment("PATH", kPath), options.server_url});
     net::LinkOptions link;
     if (!dialer) {
       std::map<std::string, std::string> headers;
@@ -80,9 +85,9 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     }
     if (options.health_port != 0) start_health();
     client->start();
-    spdlog::info("Worker {} ({}): {} slots, {} cores, {} MiB of memory, {} GPUs, Python {}. Server: {}", data.worker_id, name(), slots,
-                 resources.cores, resources.memory / MiB, resources.gpus.size(), python_check.ok() ? python_check.version : "not offered",
-                 options.server_url);
+    spdlog::info("Worker {} ({}): {} slots, {} cores, {} MiB of memory, {} GPUs, Python {}. Server: {}", data.worker_id,
+                 name(), slots, resources.cores, resources.memory / MiB, resources.gpus.size(),
+                 python_check.ok() ? python_check.version : "not offered", options.server_url);
     return {};
   }
 
@@ -139,7 +144,8 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
         } else if (python) {
           python->run(std::move(run));
         } else {
-          ended(run.fence.task, run.fence.attempt, failure(pb::FAILURE_ENGINE, "This worker has no Python engine; its notes say why."));
+          ended(run.fence.task, run.fence.attempt,
+                failure(pb::FAILURE_ENGINE, "This worker has no Python engine; its notes say why."));
         }
       }
       for (const Effects::Stop& stop : now.stop) {
@@ -186,8 +192,9 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     so_far += text.size();
     bool more = send_log(*fence, stream, std::move(text));
     if (so_far >= limits::kLogPerTask) {
-      more = send_log(*fence, pb::STREAM_SYSTEM, "[The output of this task went over " + std::to_string(limits::kLogPerTask / MiB) +
-                                                     " MiB; the rest is not kept.]\n");
+      more = send_log(*fence, pb::STREAM_SYSTEM,
+                      "[The output of this task went over " + std::to_string(limits::kLogPerTask / MiB) +
+                          " MiB; the rest is not kept.]\n");
     }
     return more;
   }
@@ -240,7 +247,9 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
       out.set_data_sha256(*sha);
       send_checkpoint(task, attempt, std::move(out));
     });
-    std::erase_if(checkpoints, [this](const auto& entry) { return core->running_fence(entry.first.task, entry.first.attempt) == nullptr; });
+    std::erase_if(checkpoints, [this](const auto& entry) {
+      return core->running_fence(entry.first.task, entry.first.attempt) == nullptr;
+    });
   }
 
   void send_checkpoint(TaskId task, Attempt attempt, pb::Checkpoint out) {
@@ -304,7 +313,8 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   void fill_heartbeat(pb::Heartbeat& beat) override {
     const CpuTicks now = parse_cpu_ticks(read_text("/proc/stat", 4096));
     if (ticks.total != 0 && now.total > ticks.total) {
-      beat.set_cpu_percent(100.0 * static_cast<double>(now.busy - ticks.busy) / static_cast<double>(now.total - ticks.total));
+      beat.set_cpu_percent(100.0 * static_cast<double>(now.busy - ticks.busy) /
+                           static_cast<double>(now.total - ticks.total));
     }
     ticks = now;
     beat.set_running(core->running());
@@ -336,10 +346,11 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     leaving = loop.every(Millis(10), [this] {
       if (core->drained() && client->everything_said()) leave();
     });
-    if (core->held() == 0) loop.post([weak = weak_from_this()] {
-      const auto self = weak.lock();
-      if (self && self->core->drained() && self->client->everything_said()) self->leave();
-    });
+    if (core->held() == 0)
+      loop.post([weak = weak_from_this()] {
+        const auto self = weak.lock();
+        if (self && self->core->drained() && self->client->everything_said()) self->leave();
+      });
   }
 
   // Engines end first: nothing may run once the server has given our tasks to others.
@@ -364,7 +375,8 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     if (error) return "failed";
     if (core->draining() || left) return "draining";
     if (!client->online()) return client->link_state() == net::LinkState::connected ? "recovering" : "reconnecting";
-    if (python && python->status().off.empty() && python->status().ready + python->status().busy == 0) return "restarting";
+    if (python && python->status().off.empty() && python->status().ready + python->status().busy == 0)
+      return "restarting";
     return "healthy";
   }
   bool ready() const { return !error && !left && !core->draining() && client->online(); }
@@ -372,14 +384,23 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   std::string status_json() const {
     const Need &used = core->allocator().used(), &total = core->allocator().total();
     const auto need = [](const Need& n) {
-      return JsonObject().number("slots", n.slots).number("cpus_milli", n.cpus_milli).number("gpus_milli", n.gpus_milli)
-          .number("memory_bytes", n.memory).number("disk_bytes", n.disk).done();
+      return JsonObject()
+          .number("slots", n.slots)
+          .number("cpus_milli", n.cpus_milli)
+          .number("gpus_milli", n.gpus_milli)
+          .number("memory_bytes", n.memory)
+          .number("disk_bytes", n.disk)
+          .done();
     };
     std::string tasks, notes;
     for (const auto& run : core->running_list()) {
       tasks += tasks.empty() ? "" : ",";
-      tasks += JsonObject().text("id", run.job_id + "/" + std::to_string(run.fence.task.index())).number("attempt", run.fence.attempt)
-                   .text("engine", run.engine).number("running_ms", (clock.now().mono - run.since).count() / 1000).done();
+      tasks += JsonObject()
+                   .text("id", run.job_id + "/" + std::to_string(run.fence.task.index()))
+                   .number("attempt", run.fence.attempt)
+                   .text("engine", run.engine)
+                   .number("running_ms", (clock.now().mono - run.since).count() / 1000)
+                   .done();
     }
     for (const std::string& note : resources.notes) notes += (notes.empty() ? "" : ",") + quoted(note);
     if (!python_check.ok()) notes += (notes.empty() ? "" : ",") + quoted(python_check.note);
@@ -387,18 +408,43 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
     JsonObject executors;
     if (python) {
       const auto s = python->status();
-      executors.number("ready", s.ready).number("busy", s.busy).number("starting", s.starting).number("started", s.started)
-          .number("recycled", s.recycled).number("died", s.died);
+      executors.number("ready", s.ready)
+          .number("busy", s.busy)
+          .number("starting", s.starting)
+          .number("started", s.started)
+          .number("recycled", s.recycled)
+          .number("died", s.died);
     }
-    return JsonObject().text("state", state()).text("worker_id", data.worker_id).text("name", name()).text("server", options.server_url)
-        .text("hostname", resources.hostname).text("os", resources.os).text("cpu_model", resources.cpu_model)
-        .text("python_version", python_check.version).text("sandbox", "process").raw("total", need(total)).raw("used", need(used))
-        .raw("running", "[" + tasks + "]").number("backlog", core->waiting()).number("held", core->held()).number("window", core->window())
-        .number("tasks_ended", core->ended()).number("tasks_failed", core->failed()).raw("executors", executors.done())
-        .raw("connection", JsonObject().text("state", net::name(client->link_state())).flag("online", client->online()).number("dials", link.dials)
-                               .number("connected", link.connected).number("failed", link.failed).number("lost", link.lost)
-                               .number("unacknowledged_frames", client->unacknowledged()).done())
-        .raw("notes", "[" + notes + "]").done();
+    return JsonObject()
+        .text("state", state())
+        .text("worker_id", data.worker_id)
+        .text("name", name())
+        .text("server", options.server_url)
+        .text("hostname", resources.hostname)
+        .text("os", resources.os)
+        .text("cpu_model", resources.cpu_model)
+        .text("python_version", python_check.version)
+        .text("sandbox", "process")
+        .raw("total", need(total))
+        .raw("used", need(used))
+        .raw("running", "[" + tasks + "]")
+        .number("backlog", core->waiting())
+        .number("held", core->held())
+        .number("window", core->window())
+        .number("tasks_ended", core->ended())
+        .number("tasks_failed", core->failed())
+        .raw("executors", executors.done())
+        .raw("connection", JsonObject()
+                               .text("state", net::name(client->link_state()))
+                               .flag("online", client->online())
+                               .number("dials", link.dials)
+                               .number("connected", link.connected)
+                               .number("failed", link.failed)
+                               .number("lost", link.lost)
+                               .number("unacknowledged_frames", client->unacknowledged())
+                               .done())
+        .raw("notes", "[" + notes + "]")
+        .done();
   }
 
   net::Loop& loop;
@@ -440,7 +486,9 @@ Worker::~Worker() {
   impl_->client.reset();
 }
 
-Result<> Worker::start() { return impl_->start(); }
+Result<> Worker::start() {
+  return impl_->start();
+}
 
 void Worker::drain(std::function<void()> done) {
   if (impl_->gone) {
@@ -450,7 +498,8 @@ void Worker::drain(std::function<void()> done) {
   impl_->done_calls.push_back(std::move(done));
   if (impl_->left) return;
   impl_->patience = impl_->loop.after(std::chrono::seconds(impl_->options.drain_seconds), [impl = impl_.get()] {
-    if (impl->core->running() > 0) spdlog::warn("{} tasks did not end in time; the server will run them again.", impl->core->running());
+    if (impl->core->running() > 0)
+      spdlog::warn("{} tasks did not end in time; the server will run them again.", impl->core->running());
     impl->leave();
   });
   impl_->step(DrainAsked{});
@@ -465,7 +514,9 @@ void Worker::stop(std::function<void()> done) {
   impl_->leave();
 }
 
-void Worker::on_ended(std::function<void(const Error*)> ended) { impl_->on_ended = std::move(ended); }
+void Worker::on_ended(std::function<void(const Error*)> ended) {
+  impl_->on_ended = std::move(ended);
+}
 
 WorkerStatus Worker::status() const {
   WorkerStatus out;
@@ -483,6 +534,8 @@ WorkerStatus Worker::status() const {
   return out;
 }
 
-std::string Worker::status_json() const { return impl_->status_json(); }
+std::string Worker::status_json() const {
+  return impl_->status_json();
+}
 
 }  // namespace grange::worker

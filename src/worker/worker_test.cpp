@@ -179,7 +179,8 @@ TEST(Worker, CommandsRunWithOutputAndExitCode) {
   ScriptedServer s;
   ASSERT_TRUE(s.online());
   pb::WorkerOrders orders;
-  shell_job(orders, 1, "echo hello {} $GRANGE_ARG; pwd; test \"$PWD\" = \"$HOME\" || echo bad; echo oops >&2; exit {index}");
+  shell_job(orders, 1,
+            "echo hello {} $GRANGE_ARG; pwd; test \"$PWD\" = \"$HOME\" || echo bad; echo oops >&2; exit {index}");
   assign(orders, 1, 0, "you");
   assign(orders, 1, 3, "me");
   shell_job(orders, 2, "");
@@ -272,7 +273,8 @@ TEST(Worker, TakeBackAndCancel) {
   ASSERT_TRUE(s.until([&] { return s.started.size() == 2; }));
   pb::WorkerOrders more;
   more.add_take_back(TaskId::of(JobNo{1}, 2).packed);
-  for (std::uint32_t i = 0; i < 2; ++i) more.add_cancel()->set_task(TaskId::of(JobNo{1}, i).packed), more.mutable_cancel()->rbegin()->set_attempt(1);
+  for (std::uint32_t i = 0; i < 2; ++i)
+    more.add_cancel()->set_task(TaskId::of(JobNo{1}, i).packed), more.mutable_cancel()->rbegin()->set_attempt(1);
   s.send(more);
   ASSERT_TRUE(s.until([&] { return s.returned.size() == 1 && s.results.size() == 2; }));
   for (const auto& r : s.results) EXPECT_EQ(r.failure(), pb::FAILURE_CANCELLED);
@@ -335,7 +337,8 @@ TEST(Worker, OneWorkerADataFolder) {
   EXPECT_NE(second.error().message.find("--data"), std::string::npos);
 }
 
-// Needs an interpreter with the grange package: GRANGE_TEST_PYTHON, and GRANGE_TEST_PYTHONPATH when it is not installed.
+// Needs an interpreter with the grange package: GRANGE_TEST_PYTHON, and GRANGE_TEST_PYTHONPATH when it is not
+// installed.
 TEST(Worker, PythonTasks) {
   const char* python = std::getenv("GRANGE_TEST_PYTHON");
   if (python == nullptr) GTEST_SKIP() << "set GRANGE_TEST_PYTHON to an interpreter that has cloudpickle and grange";

@@ -56,8 +56,20 @@ class Farm:
         )
         self.workers = [
             Process(
-                [binary(), "worker", "--server", self.url, "--name", f"w{i}", "--slots", "1", "--health-port", "0",
-                 "--data", str(folder / f"worker{i}")],
+                [
+                    binary(),
+                    "worker",
+                    "--server",
+                    self.url,
+                    "--name",
+                    f"w{i}",
+                    "--slots",
+                    "1",
+                    "--health-port",
+                    "0",
+                    "--data",
+                    str(folder / f"worker{i}"),
+                ],
                 self.log,
             )
             for i in range(workers)

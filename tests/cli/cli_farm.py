@@ -42,5 +42,13 @@ class Farm(FarmProcess):
 
 
 def grange(*arguments, stdin=None, timeout=40, cwd=None, **env):
-    return subprocess.run([binary(), *arguments], input=stdin or "", capture_output=True, text=True, timeout=timeout,
-                          cwd=cwd, env=environment(**env), check=False)  # fmt: skip
+    return subprocess.run(
+        [binary(), *arguments],
+        input=stdin or "",
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+        env=environment(**env),
+        check=False,
+    )

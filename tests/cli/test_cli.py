@@ -89,8 +89,19 @@ def test_run_detach_and_timeout(farm):
 def test_run_takes_files_there_and_back(farm, tmp_path):
     (tmp_path / "in.txt").write_text("hello\n")
     (farm.folder / "near.txt").write_text("near\n")
-    out = farm("run", "--in", str(tmp_path / "in.txt"), "--in", "near.txt", "--out", "made/out.txt", "--", "sh", "-c",
-               "ls; mkdir made; cat in.txt near.txt > made/out.txt")  # fmt: skip
+    out = farm(
+        "run",
+        "--in",
+        str(tmp_path / "in.txt"),
+        "--in",
+        "near.txt",
+        "--out",
+        "made/out.txt",
+        "--",
+        "sh",
+        "-c",
+        "ls; mkdir made; cat in.txt near.txt > made/out.txt",
+    )
     assert out.stdout == "in.txt\nnear.txt\n"
     assert (farm.folder / "made" / "out.txt").read_text() == "hello\nnear\n"
     assert "none.bin" in farm("run", "--in", "none.bin", "--", "true", code=2).stderr
@@ -141,8 +152,10 @@ def test_submit_follow_shows_output(farm):
 
 
 def test_an_argument_is_never_code(farm):
-    hostile = "it's $(echo gone) `echo gone` \"; echo gone; \" *"
-    job = farm.submit(json.dumps({"script": "printf '%s\\n' {} \"{}\" '{}' \"$GRANGE_ARG\"", "args": [hostile]}), "--wait")
+    hostile = 'it\'s $(echo gone) `echo gone` "; echo gone; " *'
+    job = farm.submit(
+        json.dumps({"script": "printf '%s\\n' {} \"{}\" '{}' \"$GRANGE_ARG\"", "args": [hostile]}), "--wait"
+    )
     assert farm("results", job).stdout == f"{hostile}\n" * 4
 
 
@@ -154,7 +167,12 @@ def test_failed_tasks_say_why(farm):
     shown = farm("jobs", "show", f"{job}/1").stdout
     assert f"task       {job}/1" in shown and "exit code 3: no such disk" in shown, shown
     task = farm.json("tasks", "ls", f"{job}/1")[0]
-    assert (task["index"], task["failure"], task["exit_code"], task["message"]) == (1, "exit_code", 3, "exit code 3: no such disk")
+    assert (task["index"], task["failure"], task["exit_code"], task["message"]) == (
+        1,
+        "exit_code",
+        3,
+        "exit code 3: no such disk",
+    )
     assert "no such disk" in farm("results", f"{job}/1", code=1).stderr
 
 

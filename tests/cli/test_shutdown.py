@@ -22,7 +22,9 @@ def processes_with(mark, folder):
             state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
         except OSError:
             continue
-        if state not in "ZX" and (mark.encode() in environment or mark.encode() in command or str(folder).encode() in command):
+        if state not in "ZX" and (
+            mark.encode() in environment or mark.encode() in command or str(folder).encode() in command
+        ):
             found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
 

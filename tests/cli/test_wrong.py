@@ -25,7 +25,14 @@ def test_no_server():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{s.getsockname()[1]}"
-        for command in (["jobs"], ["run", "--", "true"], ["wait", "1"], ["logs", "1", "-f"], ["workers"], ["bench", "submit", "--server", url]):
+        for command in (
+            ["jobs"],
+            ["run", "--", "true"],
+            ["wait", "1"],
+            ["logs", "1", "-f"],
+            ["workers"],
+            ["bench", "submit", "--server", url],
+        ):
             says(grange(*command, GRANGE_URL=url), 3, url, "grange up", "--url")
 
 
@@ -46,7 +53,10 @@ def test_unknown_commands_and_options():
     says(grange("--url", "ftp://x", "jobs"), 2, "http://")
 
 
-@pytest.mark.parametrize("command", [["jobs", "show"], ["wait"], ["logs"], ["logs", "-f"], ["results"], ["cancel"], ["retry"], ["tasks", "ls"]])
+@pytest.mark.parametrize(
+    "command",
+    [["jobs", "show"], ["wait"], ["logs"], ["logs", "-f"], ["results"], ["cancel"], ["retry"], ["tasks", "ls"]],
+)
 def test_unknown_job(farm, command):
     says(farm(*command, "999999", code=4), 4, "999999")
 
@@ -64,7 +74,11 @@ def test_bad_job_files(farm, tmp_path):
     says(farm("submit", write('name = "nothing to do"\n'), code=2), 2)
     says(farm("submit", write('command = ["true"]\nargs_file = "none.txt"\n'), code=2), 2, "none.txt")
     says(farm("submit", write('command = ["true"]\nfiles_in = ["none.bin"]\n'), code=2), 2, "none.bin")
-    says(farm("submit", write('command = ["true"]\nfiles_in = [{path = "../up", source = "job.toml"}]\n'), code=2), 2, "../up")
+    says(
+        farm("submit", write('command = ["true"]\nfiles_in = [{path = "../up", source = "job.toml"}]\n'), code=2),
+        2,
+        "../up",
+    )
 
 
 def start(*arguments, **env):
@@ -85,7 +99,11 @@ def test_data_folder_in_use(farm):
 
 def test_data_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    says(start("--port", "0", "--ws-port", "0", "--data", str(tmp_path / "file" / "data"), "--log-level", "off"), 1, "data")
+    says(
+        start("--port", "0", "--ws-port", "0", "--data", str(tmp_path / "file" / "data"), "--log-level", "off"),
+        1,
+        "data",
+    )
 
 
 NOBODY = 65534
@@ -113,8 +131,12 @@ def test_data_folder_without_permission(there):
         data.chmod(0o555)
         if there == "nothing":
             data = data / "data"
-        command = without_rights([binary(), "server", "--port", "0", "--ws-port", "0", "--data", str(data), "--log-level", "off"])
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd="/", env=environment(), check=False)
+        command = without_rights(
+            [binary(), "server", "--port", "0", "--ws-port", "0", "--data", str(data), "--log-level", "off"]
+        )
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=30, cwd="/", env=environment(), check=False
+        )
         says(done, 1, str(data), "ermi")
         assert not list(pathlib.Path(folder, "locked").iterdir())
 
@@ -124,7 +146,9 @@ def test_beyond_loopback_needs_a_token(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "grange server --host 0.0.0.0 --token-file token" in done.stderr, "what to type"
     assert "umask 077" in done.stderr
-    assert "grange up --host 0.0.0.0" in grange("up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path)).stderr
+    assert (
+        "grange up --host 0.0.0.0" in grange("up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path)).stderr
+    )
 
 
 def test_other_wrong_settings_of_a_server(tmp_path):
@@ -152,7 +176,10 @@ def test_tokens(tmp_path):
 
 
 def running(pid):
-    return os.path.exists(f"/proc/{pid}") and pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    return (
+        os.path.exists(f"/proc/{pid}")
+        and pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    )
 
 
 def test_up_stops_cleanly(tmp_path):
@@ -195,8 +222,24 @@ def test_up_lets_a_drained_worker_go(tmp_path):
 
 def test_a_worker_that_drains_gets_its_tasks_not_back(tmp_path):
     server = Farm(tmp_path, command="server")
-    worker = subprocess.Popen([binary(), "worker", "--server", server.url, "--data", str(tmp_path / "worker"), "--slots", "1", "--health-port", "0",
-                               "--drain", "1s"], env=environment(), stderr=server.errors)  # fmt: skip
+    worker = subprocess.Popen(
+        [
+            binary(),
+            "worker",
+            "--server",
+            server.url,
+            "--data",
+            str(tmp_path / "worker"),
+            "--slots",
+            "1",
+            "--health-port",
+            "0",
+            "--drain",
+            "1s",
+        ],
+        env=environment(),
+        stderr=server.errors,
+    )
     try:
         job = server.submit(json.dumps({"command": ["sleep", "60"], "count": 4}))
         eventually(lambda: any(task["worker_id"] for task in server.json("tasks", job)), what="a task's start")
@@ -220,8 +263,22 @@ def test_run_waits_for_a_worker_and_outlives_a_server_restart(tmp_path):
     eventually(lambda: server.json("jobs"), what="the submit")
     server.stop(signal.SIGKILL)
     again = Farm(tmp_path, port=port, command="server")
-    worker = subprocess.Popen([binary(), "worker", "--server", again.url, "--data", str(tmp_path / "worker"), "--slots", "1", "--health-port", "0"],
-                              env=environment(), stderr=again.errors)  # fmt: skip
+    worker = subprocess.Popen(
+        [
+            binary(),
+            "worker",
+            "--server",
+            again.url,
+            "--data",
+            str(tmp_path / "worker"),
+            "--slots",
+            "1",
+            "--health-port",
+            "0",
+        ],
+        env=environment(),
+        stderr=again.errors,
+    )
     try:
         out, err = running_command.communicate(timeout=40)
         assert (out, running_command.returncode) == (b"at last\n", 0), err

@@ -58,8 +58,10 @@ struct LossyFile {
         continue;
       }
       for (std::uint64_t at = 0; at < change.bytes.size();) {
-        const std::uint64_t size = std::min<std::uint64_t>(kSector - (change.at + at) % kSector, change.bytes.size() - at);
-        if (!torn || prng.below(2) == 0) write_into(image, change.at + at, std::string_view(change.bytes).substr(at, size));
+        const std::uint64_t size =
+            std::min<std::uint64_t>(kSector - (change.at + at) % kSector, change.bytes.size() - at);
+        if (!torn || prng.below(2) == 0)
+          write_into(image, change.at + at, std::string_view(change.bytes).substr(at, size));
         at += size;
       }
     }
@@ -95,7 +97,9 @@ struct SqliteFile {
   Handle* handle;
 };
 
-Handle& of(sqlite3_file* f) { return *reinterpret_cast<SqliteFile*>(f)->handle; }
+Handle& of(sqlite3_file* f) {
+  return *reinterpret_cast<SqliteFile*>(f)->handle;
+}
 #define GRANGE_HOLD(h) const std::lock_guard hold((h).disk->mutex())
 
 int shm_unmap(sqlite3_file* f, int delete_it);
@@ -133,7 +137,8 @@ int write_file(sqlite3_file* f, const void* bytes, int amount, sqlite3_int64 at)
   const std::uint64_t end = offset + data.size();
   if (const int rc = h.begin(); rc != SQLITE_OK) {
     // The write that the power cut met may have been on its way.
-    if (!h.dead()) h.file->pending.push_back({false, offset, std::string(data.substr(0, h.disk->prng().below(data.size() + 1)))});
+    if (!h.dead())
+      h.file->pending.push_back({false, offset, std::string(data.substr(0, h.disk->prng().below(data.size() + 1)))});
     return SQLITE_IOERR_WRITE;
   }
   if (end > h.file->live.size() && !h.disk->room_for(end - h.file->live.size())) return SQLITE_FULL;
@@ -217,10 +222,16 @@ int check_reserved(sqlite3_file* f, int* held) {
   return SQLITE_OK;
 }
 
-int control(sqlite3_file*, int, void*) { return SQLITE_NOTFOUND; }
-int sector_size(sqlite3_file*) { return 4096; }
+int control(sqlite3_file*, int, void*) {
+  return SQLITE_NOTFOUND;
+}
+int sector_size(sqlite3_file*) {
+  return 4096;
+}
 // As SQLite says of a real disk: a torn write harms only the bytes that were written.
-int characteristics(sqlite3_file*) { return SQLITE_IOCAP_POWERSAFE_OVERWRITE; }
+int characteristics(sqlite3_file*) {
+  return SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+}
 
 int shm_map(sqlite3_file* f, int region, int size, int extend, void volatile** out) {
   Handle& h = of(f);
@@ -235,7 +246,8 @@ int shm_map(sqlite3_file* f, int region, int size, int extend, void volatile** o
   const auto wanted = static_cast<std::size_t>(region);
   if (h.shm->regions.size() <= wanted) {
     if (extend == 0) return SQLITE_OK;
-    while (h.shm->regions.size() <= wanted) h.shm->regions.push_back(std::make_unique<char[]>(static_cast<std::size_t>(size)));
+    while (h.shm->regions.size() <= wanted)
+      h.shm->regions.push_back(std::make_unique<char[]>(static_cast<std::size_t>(size)));
   }
   *out = h.shm->regions[wanted].get();
   return SQLITE_OK;
@@ -290,11 +302,14 @@ int shm_unmap(sqlite3_file* f, int) {
   return SQLITE_OK;
 }
 
-constexpr sqlite3_io_methods kMethods = {2,           close_file,     read_file, write_file,    truncate_file,   sync_file, file_size, lock,       unlock,
-                                         check_reserved, control, sector_size, characteristics, shm_map,   shm_lock,  shm_barrier, shm_unmap, nullptr,
-                                         nullptr};
+constexpr sqlite3_io_methods kMethods = {
+    2,        close_file,  read_file,      write_file, truncate_file, sync_file,       file_size,
+    lock,     unlock,      check_reserved, control,    sector_size,   characteristics, shm_map,
+    shm_lock, shm_barrier, shm_unmap,      nullptr,    nullptr};
 
-LossyDisk& disk_of(sqlite3_vfs* vfs) { return *static_cast<LossyDisk*>(vfs->pAppData); }
+LossyDisk& disk_of(sqlite3_vfs* vfs) {
+  return *static_cast<LossyDisk*>(vfs->pAppData);
+}
 
 int open_file(sqlite3_vfs* vfs, const char* name, sqlite3_file* f, int flags, int* out_flags) {
   LossyDisk& disk = disk_of(vfs);
@@ -345,12 +360,16 @@ int randomness(sqlite3_vfs* vfs, int n, char* out) {
   return n;
 }
 
-int nap(sqlite3_vfs*, int us) { return us; }
+int nap(sqlite3_vfs*, int us) {
+  return us;
+}
 int time_now(sqlite3_vfs*, double* out) {
   *out = 2460000.5;
   return SQLITE_OK;
 }
-int last_error(sqlite3_vfs*, int, char*) { return 0; }
+int last_error(sqlite3_vfs*, int, char*) {
+  return 0;
+}
 
 }  // namespace
 
@@ -371,7 +390,9 @@ LossyDisk::LossyDisk(std::string name, std::uint64_t seed) : name_(std::move(nam
   GRANGE_ASSERT(sqlite3_vfs_register(&vfs_, 0) == SQLITE_OK);
 }
 
-LossyDisk::~LossyDisk() { sqlite3_vfs_unregister(&vfs_); }
+LossyDisk::~LossyDisk() {
+  sqlite3_vfs_unregister(&vfs_);
+}
 
 void LossyDisk::fault_at(std::uint64_t n, Fault fault) {
   const std::lock_guard hold(mutex_);

@@ -1,6 +1,7 @@
-// A disk that loses what was not synced: an SQLite VFS in memory for tests and the simulator. Written bytes stay apart from synced
-// ones until xSync; `crash` keeps a random part of them (dropped, reordered, torn at sectors) and kills every open handle. I/O errors,
-// a full disk and a power cut can be set to come at the n-th operation. Locks and shared memory work, so WAL runs as on a real disk.
+// A disk that loses what was not synced: an SQLite VFS in memory for tests and the simulator. Written bytes stay apart
+// from synced ones until xSync; `crash` keeps a random part of them (dropped, reordered, torn at sectors) and kills
+// every open handle. I/O errors, a full disk and a power cut can be set to come at the n-th operation. Locks and shared
+// memory work, so WAL runs as on a real disk.
 #pragma once
 
 #include <sqlite3.h>

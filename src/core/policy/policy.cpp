@@ -50,7 +50,9 @@ constexpr std::array<std::string_view, 5> kNames = {"fifo", "round_robin", "leas
 
 }  // namespace
 
-std::vector<std::string_view> names() { return {kNames.begin(), kNames.end()}; }
+std::vector<std::string_view> names() {
+  return {kNames.begin(), kNames.end()};
+}
 
 std::unique_ptr<Policy> make(std::string_view name) {
   if (name == "fifo") return std::make_unique<Fifo>();

@@ -1,4 +1,5 @@
-// Who gets the next task: a policy orders jobs and scores workers; what fits and what is free was decided before it is asked.
+// Who gets the next task: a policy orders jobs and scores workers; what fits and what is free was decided before it is
+// asked.
 #pragma once
 
 #include <memory>
@@ -11,11 +12,11 @@ namespace grange::core::policy {
 
 // A worker that could take the task now.
 struct Candidate {
-  std::uint32_t held = 0, slots = 1;    // attempts that it holds; executors
-  double utilisation = 0;               // of its cores by what it holds, 0..1
-  double success = 1;                   // decayed share of attempts that did not fail, 0..1
-  double mean_run_us = 0;               // decayed
-  std::uint64_t last_used = 0;          // a counter: smaller is longer ago
+  std::uint32_t held = 0, slots = 1;  // attempts that it holds; executors
+  double utilisation = 0;             // of its cores by what it holds, 0..1
+  double success = 1;                 // decayed share of attempts that did not fail, 0..1
+  double mean_run_us = 0;             // decayed
+  std::uint64_t last_used = 0;        // a counter: smaller is longer ago
 };
 
 class Policy {

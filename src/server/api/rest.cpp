@@ -58,11 +58,13 @@ bool RestCall::seconds(const std::string& name, Millis most, Millis& out) const 
   if (text.empty()) return true;
   double value = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error == std::errc{} && end == text.data() + text.size() && value >= 0 && value * 1000 <= static_cast<double>(most.count())) {
+  if (error == std::errc{} && end == text.data() + text.size() && value >= 0 &&
+      value * 1000 <= static_cast<double>(most.count())) {
     out = Millis{static_cast<std::int64_t>(value * 1000)};
     return true;
   }
-  fail({ErrorClass::invalid_argument, fmt::format("\"{}\" must be a number of seconds from 0 to {}.", name, most.count() / 1000)});
+  fail({ErrorClass::invalid_argument,
+        fmt::format("\"{}\" must be a number of seconds from 0 to {}.", name, most.count() / 1000)});
   return false;
 }
 

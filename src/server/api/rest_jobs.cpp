@@ -202,7 +202,8 @@ void Rest::get_tasks(RestCallPtr call) {
                   look.attempt = row.attempt;
                   look.failure = row.failure == core::FailureClass::none ? "" : core::name(row.failure);
                   look.message = row.body.message;
-                  if (row.end != core::TaskEnd::cancelled && meta->engine == "command") look.exit_code = row.body.exit_code;
+                  if (row.end != core::TaskEnd::cancelled && meta->engine == "command")
+                    look.exit_code = row.body.exit_code;
                   look.run_us = row.run_us;
                   look.ended_at = row.at;
                   worker = row.worker;

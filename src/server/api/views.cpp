@@ -55,22 +55,22 @@ json::object job_json(const JobFigures& job) {
 }
 
 json::object task_json(const std::string& job_id, const TaskLook& t) {
-  return {{"id", fmt::format("{}/{}", job_id, t.index)},
-          {"job_id", job_id},
-          {"index", t.index},
-          {"status", t.status},
-          {"attempt", t.attempt},
-          {"worker_id", text_or_null(t.worker_id)},
-          {"failure", text_or_null(t.failure)},
-          {"message", text_or_null(t.message)},
-          {"exit_code", t.exit_code ? json::value(*t.exit_code) : json::value(nullptr)},
-          {"progress", t.progress ? json::value{{"done", t.progress->done},
-                                                {"total", t.progress->total},
-                                                {"text", t.progress->text}}
-                                  : json::value(nullptr)},
-          {"run_ms", static_cast<double>(t.run_us) / 1000.0},
-          {"ended_at", time_json(t.ended_at)},
-          {"retry_at", time_json(t.retry_at)}};
+  return {
+      {"id", fmt::format("{}/{}", job_id, t.index)},
+      {"job_id", job_id},
+      {"index", t.index},
+      {"status", t.status},
+      {"attempt", t.attempt},
+      {"worker_id", text_or_null(t.worker_id)},
+      {"failure", text_or_null(t.failure)},
+      {"message", text_or_null(t.message)},
+      {"exit_code", t.exit_code ? json::value(*t.exit_code) : json::value(nullptr)},
+      {"progress",
+       t.progress ? json::value{{"done", t.progress->done}, {"total", t.progress->total}, {"text", t.progress->text}}
+                  : json::value(nullptr)},
+      {"run_ms", static_cast<double>(t.run_us) / 1000.0},
+      {"ended_at", time_json(t.ended_at)},
+      {"retry_at", time_json(t.retry_at)}};
 }
 
 std::string_view encoding_name(pb::Encoding encoding) {

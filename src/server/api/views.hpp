@@ -21,7 +21,7 @@ struct TaskLook {
   std::string status = "pending";
   Attempt attempt = 0;
   std::string worker_id, failure, message;
-  std::optional<std::int32_t> exit_code;            // of a command that ended
+  std::optional<std::int32_t> exit_code;         // of a command that ended
   std::optional<TaskOutput::Progress> progress;  // the last that was told, while it runs
   std::uint64_t run_us = 0;
   WallMs ended_at{}, retry_at{};
