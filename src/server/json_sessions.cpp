@@ -19,6 +19,12 @@ Result<std::string> read_results(store::Reader& reader, const JobMeta& meta, con
   auto row = reader.job(meta.job);
   if (!row) return std::move(row).error();
   if (!row->has_value()) return no_such_job(meta.id);
+  // Even an empty place takes five characters.
+  if (Bytes{meta.count} * 5 > limits::kFrame) {
+    return Error{
+        ErrorClass::too_large,
+        "This job has too many results for one message; read them in pages from /api/jobs/" + meta.id + "/results."};
+  }
   json::array results(meta.count, nullptr);
   json::array errors;
   std::size_t bytes = 0;

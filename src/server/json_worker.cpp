@@ -267,7 +267,7 @@ void JsonSession::progress(const wire::JsonMessage& message) {
   if (ends_owed(read->ref, message.job_id)) return;  // of a task that nobody waits for
   auto fence = fence_of(read->ref, message.job_id);
   if (!fence) return refuse(fence.error(), message.job_id);
-  owner_.output_.progress(*fence, number_, read->done, read->total, read->text.substr(0, 1024));
+  owner_.output_.progress(*fence, number_, read->done, read->total, cut_utf8(read->text, 1024));
 }
 
 void JsonSession::lost() {

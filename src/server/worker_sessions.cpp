@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <cmath>
+
 #include "server/api/validate.hpp"
+#include "server/text.hpp"
 
 namespace grange::server {
 namespace {
@@ -163,7 +166,8 @@ void WorkerSession::heard_from(const pb::WorkerHello& hello) {
   figures_.window = std::clamp<std::uint32_t>(hello.window(), 1, limits::kWindow);
   draining_ = draining_ || hello.draining();
   if (hello.has_manifest() || manifest_.empty()) {
-    name_ = hello.name().empty() ? worker_id_ : hello.name().substr(0, limits::kNameBytes);
+    name_ = hello.name().empty() ? worker_id_
+                                 : cut_utf8(is_utf8(hello.name()) ? hello.name() : worker_id_, limits::kNameBytes);
     manifest_ = hello.manifest().SerializeAsString();
     if (auto capacity = to_capacity(hello.manifest())) capacity_ = std::move(*capacity);
   }
@@ -459,7 +463,7 @@ void WorkerSession::report(pb::WorkerReport& in) {
   for (const pb::Progress& p : in.progress()) {
     const auto it = held_.find({p.task()});
     if (it == held_.end() || it->second.attempt != p.attempt() || it->second.epoch != p.epoch()) continue;
-    output_.progress({{p.task()}, p.attempt(), p.epoch()}, number_, p.done(), p.total(), p.text().substr(0, 1024));
+    output_.progress({{p.task()}, p.attempt(), p.epoch()}, number_, p.done(), p.total(), cut_utf8(p.text(), 1024));
   }
   queue::ReportCall call;
   call.worker = number_;
@@ -536,7 +540,7 @@ void WorkerSession::logs(pb::WorkerReport& in) {
 void WorkerSession::heartbeat(const pb::Heartbeat& beat) {
   figures_.running = beat.running();
   figures_.backlog = beat.backlog();
-  figures_.cpu_percent = beat.cpu_percent();
+  figures_.cpu_percent = std::isfinite(beat.cpu_percent()) ? beat.cpu_percent() : 0;
   figures_.memory_used = beat.memory_used_bytes();
   figures_.disk_free = beat.disk_free_bytes();
   const std::uint32_t window = std::min(beat.window(), limits::kWindow);
