@@ -26,7 +26,7 @@ FOLDS = 5
 GRID = [
     {"epochs": epochs, "caution": caution, "power": power}
     for epochs, caution, power in itertools.product(
-        (1, 2), (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.5, 0.75, 1.0, 1.5, 2.0)
+        (1, 2), (0.003, 0.01, 0.03, 0.1, 0.3), (0.75, 1.0, 1.5)
     )
 ]
 
