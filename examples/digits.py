@@ -3,7 +3,7 @@
     python examples/digits.py [--json]      (needs a farm: `grange up`, or GRANGE_URL and GRANGE_TOKEN)
 
 A linear classifier, trained by the passive-aggressive rule (Crammer et al., 2006), in plain Python without numpy.
-Each task is one of 24 settings, judged by 5-fold cross-validation on the 1,797 digits of UCI's Optical Recognition
+Each task is one of 30 settings, judged by 5-fold cross-validation on the 1,797 digits of UCI's Optical Recognition
 set. The same search runs in this process first, one setting after another; the two results must agree to the last
 digit.
 """
