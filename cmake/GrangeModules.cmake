@@ -17,6 +17,9 @@ elseif(GRANGE_SANITIZE STREQUAL "thread")
   # GCC warns that it does not model fences; Asio has one, behind a mutex.
   add_compile_options(-fsanitize=thread -fno-omit-frame-pointer -Wno-tsan)
   add_link_options(-fsanitize=thread)
+elseif(GRANGE_SANITIZE STREQUAL "fuzzer")
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=address,undefined -fno-sanitize=vptr)
 endif()
 add_compile_options(-fstack-protector-strong $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
 

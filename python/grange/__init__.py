@@ -37,6 +37,10 @@ _LAZY = {
     "OutOfMemory": "errors",
     "TimeLimitExceeded": "errors",
     "ResultError": "errors",
+    "DeadlineExceeded": "errors",
+    "DependencyError": "errors",
+    "MapResult": "_mapped",
+    "OpenMap": "_mapped",
 }
 
 __all__ = ["attempt", "checkpoint", "log", "progress", "restore", "task_id", *_LAZY]

@@ -8,6 +8,7 @@ import types
 import weakref
 
 from grange import errors
+from grange._graph import FutureInside
 from grange._pickling import dumps, dumps_by_value
 from grange._wire import wire_pb2 as pb
 from grange.models import Model
@@ -76,6 +77,8 @@ def pack_arguments(args, kwargs):
     """The bytes of one call's arguments. Raises PicklingError that names the argument at fault."""
     try:
         return dumps((args, kwargs))
+    except FutureInside:
+        raise
     except Exception as error:
         for what, value in (
             *((f"argument {i + 1}", a) for i, a in enumerate(args)),
@@ -134,6 +137,18 @@ _BY_FAILURE = {
     pb.FAILURE_WORKER_LOST: errors.WorkerLost,
     pb.FAILURE_OUT_OF_MEMORY: errors.OutOfMemory,
     pb.FAILURE_TIME_LIMIT: errors.TimeLimitExceeded,
+    pb.FAILURE_DEADLINE: errors.DeadlineExceeded,
+    pb.FAILURE_DEPENDENCY: errors.DependencyError,
+}
+
+
+# What is said of a failure that came without a message.
+_SAID = {
+    pb.FAILURE_DEADLINE: "task {} had not ended when the deadline of its job passed",
+    pb.FAILURE_DEPENDENCY: "task {} did not start: what it waited for did not succeed",
+    pb.FAILURE_WORKER_LOST: "the worker that ran task {} was lost",
+    pb.FAILURE_OUT_OF_MEMORY: "task {} used more memory than it asked for",
+    pb.FAILURE_TIME_LIMIT: "task {} ran longer than its limit",
 }
 
 
@@ -153,10 +168,12 @@ def failure_of(outcome, task_id):
         cls = _BY_FAILURE.get(outcome.failure, errors.TaskFailed)
         if outcome.message.startswith("the result, a value of type"):
             cls = errors.ResultError
-        error = cls(outcome.message or f"task {task_id} failed ({pb.FailureClass.Name(outcome.failure)[8:].lower()})")
+        error = cls(outcome.message or _SAID.get(outcome.failure, "task {} failed").format(task_id))
     if isinstance(error, errors.TaskError):
         error.task_id, error.attempt, error.worker = task_id, outcome.attempt, outcome.worker
         error.traceback = outcome.traceback
+        error.fault = outcome.fault
+        error.stage = "" if outcome.stage == pb.STAGE_NONE else pb.Stage.Name(outcome.stage)[6:].lower()
     if outcome.traceback:
         error.__cause__ = RemoteTraceback(f'\n"""\n{outcome.traceback}"""')
     return error

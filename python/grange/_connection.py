@@ -170,10 +170,10 @@ class Connection:
 
         return answered
 
-    def drain(self, timeout):
-        """Wait until all requests are answered, at most `timeout` seconds."""
+    def drain(self, timeout, more=lambda: False):
+        """Wait until all requests are answered, and `more()` is false, at most `timeout` seconds."""
         end = time.monotonic() + timeout
-        while self._requests and self._socket and time.monotonic() < end:
+        while (self._requests or more()) and self._socket and time.monotonic() < end:
             time.sleep(0.005)
 
     def close(self):

@@ -8,6 +8,7 @@ from pickle import loads
 from grange import errors
 from grange._bar import bar
 from grange._calls import Chunk, code_of, pack_arguments
+from grange._graph import after, places
 from grange._options import parse_seconds
 from grange._submit import ranges, submit_request
 from grange._wire import wire_pb2 as pb
@@ -36,14 +37,28 @@ class _Piece:
         self.job_id = None
         self.arrived = bytearray(count)
         self.followed = run.farm._connection.may_follow()
+        self.refused = None
+
+    def place(self):
+        """The job's id, once the server has said it. Raises what it said instead."""
+        run = self.run
+        with run.lock:
+            if run.farm._connection.is_mine() and self.job_id is None and self.refused is None:
+                raise RuntimeError("a done callback cannot wait for the server's answer about a map")
+            run.changed.wait_for(lambda: self.job_id is not None or self.refused is not None)
+        if self.refused is not None:
+            raise self.refused
+        return self.job_id
 
     def answered(self, response, error):
         if error is not None:
+            self.refused = error
             self.lost(error)
             return
         with self.run.lock:
             self.job_id = response.job.job_id
             cancelled = self.run.cancelled
+            self.run.changed.notify_all()
         self.run.farm._connection.watch(response, self.followed, self)
         if cancelled:
             self.run.farm._cancel_job(self.job_id)
@@ -89,14 +104,23 @@ class _Piece:
 class _Run:
     """One map or imap call."""
 
-    def __init__(self, farm, function, iterables, chunksize, options):
+    def __init__(self, farm, function, iterables, chunksize, options, whole=False):
         if not iterables:
             raise TypeError("map needs at least one iterable")
+        self.whole = whole  # as few jobs as can be, however slow the iterables are
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be 1 or more")
         function, base = farm._unwrap(function)
         self.options = base.merged(options)
+        for name in ("unique", "idempotency_key"):
+            if name in self.options.values:
+                raise ValueError(f"{name} is for submit: a map can be several jobs")
         self.chunksize = chunksize or 1
+        self.farm = farm
+        self.places, self.cuts = (), None
+        if "after" in self.options.values:
+            self.places = places(after(farm, self.options.values["after"]))
+        iterables = self.follow_maps(iterables)
         if len(iterables) == 1:
             self.calls = ((x,) for x in iterables[0])
         else:
@@ -109,7 +133,6 @@ class _Run:
             function.__qualname__ = name
             calls, size = iter(self.calls), self.chunksize
             self.calls = iter(lambda: tuple(itertools.islice(calls, size)), ())
-        self.farm = farm
         self.code = code_of(function)
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
@@ -123,33 +146,75 @@ class _Run:
         self.cancelled = False
         self.on_end = None
 
+    def follow_maps(self, iterables):
+        """Map results among the iterables become places for their values: task i waits for task i. Jobs are cut where
+        theirs are."""
+        from grange._graph import Parent
+        from grange._inputs import Input
+        from grange._mapped import MapResult
+
+        maps = [i for i in iterables if isinstance(i, MapResult)]
+        if not maps:
+            return iterables
+        if self.chunksize > 1:
+            raise ValueError("a map over a map result cannot be in chunks: each task waits for one of the other's")
+        distinct = list({id(m): m for m in maps}.values())
+        cut = [[jobs for jobs in m._whole_jobs()] for m in distinct]
+        if any([n for _, n in jobs] != [n for _, n in cut[0]] for jobs in cut):
+            raise ValueError("these map results have different lengths, or are cut into jobs at different places")
+        if any(m._farm._connection is not self.farm._connection for m in distinct):
+            raise ValueError("a map result is on another farm: take its result() first, and pass that")
+        # Of each job: what it waits for, and where it ends.
+        end, self.cuts = 0, []
+        for same in zip(*cut):
+            end += same[0][1]
+            self.cuts.append((end, [Parent(job=job_id, each=True, with_result=True).place() for job_id, _ in same]))
+        order = {id(m): k for k, m in enumerate(distinct)}
+        return [itertools.repeat(Input(order[id(i)]), len(i)) if isinstance(i, MapResult) else i for i in iterables]
+
     # ---- out
 
     def send_piece(self, room):
         """Read at most `room` calls, and submit them as a job. False when the iterables are at their end."""
+        places_here = self.places
+        if self.cuts is not None:
+            end, parents = next(((e, p) for e, p in self.cuts if e > self.sent), (self.sent, []))
+            if end == self.sent:
+                self.exhausted = True
+                return False
+            room, places_here = end - self.sent, (*parents, *self.places)
         farm = self.farm
         inline = farm._connection.inline_limit
         arguments, size = [], 0
-        until = time.monotonic() + _PIECE_SECONDS
-        room = min(room, _PIECE_TASKS)
+        # Jobs that follow others are cut as those are; a map that nobody waits for is not cut by time.
+        most = _PIECE_BYTES if self.cuts is None else 3 * _PIECE_BYTES
+        until = time.monotonic() + (1e9 if self.whole or self.cuts is not None else _PIECE_SECONDS)
+        if self.cuts is None:
+            room = min(room, _PIECE_TASKS)
         for args in self.calls:
             data = pack_arguments(args, {})
             if len(data) > inline:
                 data = farm._argument(data)
             arguments.append(data)
             size += len(data)
-            if size >= _PIECE_BYTES or len(arguments) >= room:
+            if size >= most or len(arguments) >= room:
                 break
             if (len(arguments) & 15 == 0 or size > 1 << 16) and time.monotonic() > until:
                 break
         else:
             self.exhausted = True
+        if self.cuts is not None and len(arguments) < room:
+            raise ValueError(
+                "a map over a map result needs as many calls as that has: the other iterables are shorter, or their "
+                "values too big"
+            )
         if arguments:
             farm._store(self.code)
             piece = _Piece(self, self.sent, len(arguments))
             self.sent += len(arguments)
             self.pieces.append(piece)
-            farm._connection.request(submit_request(self.code, self.options, arguments, piece.followed), piece.answered)
+            request = submit_request(self.code, self.options, arguments, piece.followed, places_here)
+            farm._connection.request(request, piece.answered)
         return not self.exhausted
 
     def cancel(self, watch=False):

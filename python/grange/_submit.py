@@ -7,6 +7,8 @@ import uuid
 
 from grange import errors
 from grange._calls import failure_of
+from grange._graph import place_all
+from grange._graph import write as write_places
 from grange._wire import wire_pb2 as pb
 
 _BLOB = 0xFFFFFFFF  # a payload size that says: these are 64 hex characters of a blob
@@ -15,8 +17,9 @@ _BATCH_TASKS = 10_000
 _BATCH_BYTES = 4 << 20
 
 
-def submit_request(code, options, arguments, follow=True):
-    """A Request that submits one array job: `arguments` is a list of bytes, or of str (the SHA-256 of a blob)."""
+def submit_request(code, options, arguments, follow=True, places=(), is_open=False):
+    """A Request that submits one array job: `arguments` is a list of bytes, or of str (the SHA-256 of a blob); `places`
+    is what it waits for."""
     request = pb.Request()
     submit = request.submit
     submit.follow = follow
@@ -31,17 +34,23 @@ def submit_request(code, options, arguments, follow=True):
         spec.python.code_sha256 = code.sha
         spec.python.function = code.name[:256]
     options.fill(spec, code.name)
-    # One page each ~1 MiB, so that the server can store and load them apart.
+    spec.open = is_open
+    write_places(places, spec)
+    add_payloads(submit.payloads, arguments)
+    return request
+
+
+def add_payloads(payloads, arguments):
+    """Pages of ~1 MiB, so that the server can store and load them apart."""
     page, size, start = [], 0, 0
     for i, argument in enumerate(arguments):
         page.append(argument)
         size += len(argument)
         if size >= 1 << 20 or i + 1 == len(arguments):
-            payload = submit.payloads.add(first=start)
+            payload = payloads.add(first=start)
             payload.sizes.extend([_BLOB if type(a) is str else len(a) for a in page])
             payload.bytes = b"".join([a.encode() if type(a) is str else a for a in page])
             page, size, start = [], 0, i + 1
-    return request
 
 
 class Resolver:
@@ -161,10 +170,46 @@ class Batcher:
         self._lock = threading.Lock()
         self._answer = threading.Condition()
         self._waiting = []  # (code, options, argument, future)
+        self._deferred = 0  # calls whose parents are not on the farm yet
         self._bytes = 0
         self._in_flight = 0
 
-    def add(self, code, options, argument, future):
+    def add(self, code, options, argument, future, parents=()):
+        """`parents`: what it waits for. It goes out when the server has taken in all of them."""
+        if not parents:
+            self._enqueue(code, options, argument, future)
+            return
+        waits_for = {id(p.future): p.future for p in parents if p.future is not None}.values()
+        left = [len(waits_for)]
+
+        def ready():
+            with self._lock:
+                left[0] -= 1
+                go = left[0] <= 0
+                if go and waits_for:
+                    self._deferred -= 1
+            if not go:
+                return
+            try:
+                future._parents = place_all(parents)
+            except errors.DependencyError as error:
+                future._fail(error)
+            else:
+                self._enqueue(code, options, argument, future)
+
+        if not waits_for:
+            ready()
+            return
+        with self._lock:
+            self._deferred += 1
+        for parent in waits_for:
+            parent._when_placed(ready)
+
+    def deferred(self):
+        """Whether calls wait for the server's answer about others."""
+        return self._deferred > 0
+
+    def _enqueue(self, code, options, argument, future):
         with self._lock:
             self._waiting.append((code, options, argument, future))
             self._bytes += len(argument)
@@ -184,14 +229,15 @@ class Batcher:
         groups = {}
         for code, options, argument, future in batch:
             if not future.cancelled():
-                group = groups.setdefault((code.sha, code.model, options.key), (code, options, [], []))
+                key = (code.sha, code.model, options.key, future._parents)
+                group = groups.setdefault(key, (code, options, [], [], future._parents))
                 group[2].append(argument)
                 group[3].append(future)
         self._in_flight += len(groups)
         return groups.values()
 
     def _send(self, groups):
-        for code, options, arguments, futures in groups:
+        for code, options, arguments, futures, places in groups:
             job = FutureJob(self.farm, futures)
 
             def answered(response, error, job=job):
@@ -207,6 +253,6 @@ class Batcher:
                         self._send(more)
 
             try:
-                self.farm._connection.request(submit_request(code, options, arguments, job.followed), answered)
+                self.farm._connection.request(submit_request(code, options, arguments, job.followed, places), answered)
             except Exception as error:
                 answered(None, error)

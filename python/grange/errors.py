@@ -1,5 +1,7 @@
 """What can go wrong, by class. Every message says what to do where that is known."""
 
+from __future__ import annotations
+
 import builtins
 import concurrent.futures
 
@@ -19,12 +21,19 @@ class PermanentError(GrangeError):
 
 
 class TaskError(GrangeError):
-    """A task did not complete. `task_id`, `attempt`, `worker`, and the remote `traceback` text say more."""
+    """A task did not complete. `task_id`, `attempt`, `worker`, and the remote `traceback` text say more.
 
-    task_id = None
-    attempt = 0
-    worker = ""
-    traceback = ""
+    `fault`: "job" when the task itself, its limits or its user are the reason, "system" when a machine, an engine or
+    the network is, "" when that is not known. `stage`: where the attempt was: "reserve", "startup", "download",
+    "execute", "upload", or "".
+    """
+
+    task_id: str | None = None
+    attempt: int = 0
+    worker: str = ""
+    traceback: str = ""
+    fault: str = ""
+    stage: str = ""
 
 
 class TaskFailed(TaskError):
@@ -41,6 +50,17 @@ class OutOfMemory(TaskFailed):
 
 class TimeLimitExceeded(TaskFailed):
     """The task ran longer than its `timeout`."""
+
+
+class DeadlineExceeded(TaskFailed):
+    """The job's `deadline` (or `finish_in`) passed before the task had ended."""
+
+
+class DependencyError(TaskFailed):
+    """A task that this one waited for did not succeed; the message says which. `parents`: all that it waited for, such
+    as ["7/3"], where this program has submitted it."""
+
+    parents: list[str] = []
 
 
 class ResultError(TaskFailed):

@@ -16,11 +16,11 @@ from grange.models import Model
 class _ExecutorFuture(Future):
     """Keeps the standard's rule: a task that runs cannot be cancelled."""
 
-    def cancel(self):
+    def cancel(self, reason=None):
         """True when the task was not running yet and is now cancelled. Asks the server whether it runs."""
         if not self.done() and self._job is not None and self._remote().get("status") == "running":
             return False
-        return super().cancel()
+        return super().cancel(reason)
 
 
 class Executor(concurrent.futures.Executor):
@@ -57,7 +57,7 @@ class Executor(concurrent.futures.Executor):
         self._max_workers = max_workers
         self._lock = threading.RLock()  # a future that is done already calls back at once
         self._idle = threading.Condition(self._lock)
-        self._waiting = collections.deque()  # beyond max_workers: (code, options, argument, future)
+        self._waiting = collections.deque()  # beyond max_workers: (code, options, argument, future, parents)
         self._active = set()  # futures and maps on the farm
         self._shutdown = False
 
@@ -77,10 +77,10 @@ class Executor(concurrent.futures.Executor):
         sent."""
         self._check_open()
         function, options = self._wrap(fn)
-        code, argument = self._farm._prepare(function, args, kwargs)
+        code, argument, parents = self._farm._prepare(function, args, kwargs, options)
         future = _ExecutorFuture()
         future._farm = self._farm
-        call = (code, options, argument, future)
+        call = (code, options, argument, future, parents)
         with self._lock:
             self._check_open()
             if self._max_workers is not None and len(self._active) >= self._max_workers:

@@ -1,21 +1,32 @@
 """The farm, as a Python program sees it."""
 
+from __future__ import annotations
+
 import atexit
 import copy
 import os
+import pickle
 import threading
 import urllib.parse
 import weakref
+from typing import TYPE_CHECKING, Any
 
 from grange._calls import code_of, pack_arguments
 from grange._connection import Connection
+from grange._graph import Collector, FutureInside, after
 from grange._http import Http, answer_error
-from grange._options import Options, split
+from grange._options import Options, refuse_unknown, split
 from grange._submit import Batcher, Resolver
 from grange._wire import wire_pb2 as pb
+from grange.errors import GrangeError
 from grange.futures import Future
 from grange.models import Model
 
+if TYPE_CHECKING:
+    from grange._mapped import MapResult, OpenMap
+    from grange.jobs import Job
+
+_LIMITS = ("weight", "max_running", "max_cpus", "max_gpus", "max_queued", "starts_per_minute", "submits_per_minute")
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -25,7 +36,7 @@ class Farm:
 
     Every call takes the options `retries` (of failures; a lost worker is always retried; default 0), `cpus`, `memory`
     ("2GiB" or bytes), `gpus`, `timeout` (of each run of a task, seconds or "10m"; but in `map` of the whole call),
-    `priority` (-1000..1000), `labels`, `name`.
+    `priority` (-1000..1000), `labels`, `name`, and those that docs/python.md lists.
     In `submit`, one of these names counts as an option unless the function has a parameter of that name;
     `farm.options(...)` and `@grange.task(...)` set them without that rule.
     """
@@ -55,6 +66,10 @@ class Farm:
 
     def submit(self, function, /, *args, **kwargs):
         """Run function(*args, **kwargs) on the farm; returns a `grange.Future` at once.
+
+        Arguments may be futures, jobs and map results, also inside lists, tuples, sets and dicts: the call starts when
+        these have succeeded, and gets their values. They go from worker to worker by way of the server, not through
+        this program.
 
         Raises PicklingError, here and now, for a function or an argument that cannot be pickled. What the server
         refuses is the future's exception.
@@ -88,6 +103,150 @@ class Farm:
         from grange._map import run_imap
 
         return run_imap(self, function, iterables, chunksize, options, ordered=False)
+
+    def start_map(self, function, /, *iterables, **options) -> MapResult:
+        """Like `map`, without waiting: a `grange.MapResult`. It can stand in for its values in a further `map`,
+        `start_map` or `submit`. `timeout` is the option here: the limit of each task."""
+        from grange._mapped import start_map
+
+        return start_map(self, function, iterables, options)
+
+    def open_map(self, function, /, **options) -> OpenMap:
+        """A map to which calls are added while it runs: a `grange.OpenMap`."""
+        from grange._mapped import OpenMap
+
+        function, base = self._unwrap(function)
+        return OpenMap(self, function, base.merged(options))
+
+    def graph(self, jobs: list[dict[str, Any]]) -> list[Job]:
+        """Submit jobs that wait for each other by name, all of them or none: a list of job files (docs/jobs.md), whose
+        `after` may name others of the list. The jobs, in the order of the list."""
+        from grange.jobs import Job
+
+        answer = self._http.json("POST", "/api/graphs", {"jobs": list(jobs)})
+        return [Job(self, info["id"], info) for info in answer["jobs"]]
+
+    def plan(self, work, /, *args, **kwargs) -> dict[str, Any]:
+        """What would become of a job, were it submitted now: the dict that `Future.explain()` gives. `work` is a job
+        file as a dict, or a function with the arguments and options of `submit`. Nothing is submitted."""
+        if isinstance(work, dict):
+            return self._http.json("POST", "/api/plan", work)
+        function, base = self._unwrap(work)
+        others, options = split(function, kwargs)
+        refuse_unknown(function, others)
+        code = code_of(function)
+        self._store(code)
+        file = base.merged(options).file()
+        file["python"] = {"model": code.model} if code.model else {"code_sha256": code.sha, "function": code.name[:256]}
+        return self._http.json("POST", "/api/plan", file)
+
+    # ------------------------------------------------------------------------------------------------- the queue
+
+    def queue(self) -> dict[str, Any]:
+        """Whether the queue is paused, its policy, and how much waits and runs: the dict of GET /api/queue."""
+        return self._http.json("GET", "/api/queue")
+
+    def pause(self) -> None:
+        """Hand out nothing at all until `resume()`. What runs goes on."""
+        self._http.json("POST", "/api/queue/pause", {})
+
+    def resume(self) -> None:
+        """Let the queue go on."""
+        self._http.json("POST", "/api/queue/resume", {})
+
+    def policies(self) -> list[dict[str, Any]]:
+        """The scheduling policies, with what each has done."""
+        return self._http.json("GET", "/api/policies")
+
+    def policy(self, name: str | None = None) -> str:
+        """The active policy; with a name, change to that one."""
+        if name is None:
+            return self._http.json("GET", "/api/policy")["policy"]
+        return self._http.json("PUT", "/api/policy", {"policy": name})["policy"]
+
+    def users(self) -> list[dict[str, Any]]:
+        """The users that have work or limits, with their shares."""
+        return self._http.json("GET", "/api/users")
+
+    def set_user(self, name: str, **limits: float) -> dict[str, Any]:
+        """Set some of a user's `weight`, `max_running`, `max_cpus`, `max_gpus`, `max_queued`, `starts_per_minute` and
+        `submits_per_minute` (0: no limit); the others stay. The user as it is then."""
+        if unknown := set(limits) - set(_LIMITS):
+            raise TypeError(f"unknown limit {', '.join(sorted(unknown))}; there are: {', '.join(_LIMITS)}")
+        path = "/api/users/" + urllib.parse.quote(name, safe="")
+        try:
+            now = self._http.json("GET", path)
+        except GrangeError as error:
+            if error.code != "not_found":
+                raise
+            now = {}
+        return self._http.json("PUT", path, {k: now[k] for k in _LIMITS if k in now} | limits)
+
+    def clear_user(self, name: str) -> None:
+        """Take a user's weight and limits away."""
+        self._http.json("DELETE", "/api/users/" + urllib.parse.quote(name, safe=""))
+
+    # ------------------------------------------------------------------------------------------------- schedules
+
+    def schedules(self) -> list[dict[str, Any]]:
+        """All schedules: name, cron, next, last, last_job, runs, ..."""
+        return self._http.json("GET", "/api/schedules")
+
+    def schedule(
+        self,
+        name: str,
+        cron: str,
+        job: dict[str, Any],
+        *,
+        overlap: bool = True,
+        catch_up: bool = False,
+        paused: bool = False,
+    ) -> dict[str, Any]:
+        """Submit a job file again and again: make or replace the schedule `name`. `cron`: minute, hour, day of the
+        month, month, day of the week, in UTC. `overlap=False` leaves a run out while the one before has not ended;
+        `catch_up`: one run for the time that the server was down. For Python: {"model": "name/1",
+        "encoding": "json"}."""
+        body = {"cron": cron, "job": job, "overlap": overlap, "catch_up": catch_up, "paused": paused}
+        return self._http.json("PUT", self._schedule_path(name), body)
+
+    def remove_schedule(self, name: str) -> None:
+        """Forget a schedule. Jobs that it has submitted stay."""
+        self._http.json("DELETE", self._schedule_path(name))
+
+    def pause_schedule(self, name: str) -> None:
+        """Leave its runs out until `resume_schedule`."""
+        self._http.json("POST", self._schedule_path(name) + "/pause", {})
+
+    def resume_schedule(self, name: str) -> None:
+        """Let a paused schedule go on."""
+        self._http.json("POST", self._schedule_path(name) + "/resume", {})
+
+    def run_schedule(self, name: str) -> dict[str, Any]:
+        """Run it now, once."""
+        return self._http.json("POST", self._schedule_path(name) + "/run", {})
+
+    def _schedule_path(self, name):
+        return "/api/schedules/" + urllib.parse.quote(name, safe="")
+
+    # ------------------------------------------------------------------------------------------------- dead letters
+
+    def dead_letters(
+        self,
+        job: str | None = None,
+        failure: str | None = None,
+        user: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Tasks that failed for good, over all jobs, newest first: id, failure, fault, stage, message, attempts, ...
+        `before`: the id of the last one of a page, for the next page."""
+        query = {"job": job, "class": failure, "user": user, "limit": limit, "before": before}
+        return self._http.json("GET", "/api/dead-letters", **query)
+
+    def redrive(self, job: str, classes: list[str] | None = None, indices: list[int] | None = None) -> int:
+        """Run a job's failed tasks again, all or those of some classes or indices; how many."""
+        body = {"job": str(job), "classes": list(classes or []), "indices": list(indices or [])}
+        return self._http.json("POST", "/api/dead-letters/redrive", body)["retried"]
 
     # ------------------------------------------------------------------------------------------------- named code
 
@@ -129,6 +288,10 @@ class Farm:
         """The workers, as the dicts of GET /api/workers."""
         return self._http.json("GET", "/api/workers")
 
+    def release_worker(self, worker_id: str) -> None:
+        """Take a worker out of quarantine."""
+        self._http.json("POST", f"/api/workers/{urllib.parse.quote(worker_id, safe='')}/release", {})
+
     def stats(self):
         """The figures of GET /api/stats."""
         return self._http.json("GET", "/api/stats")
@@ -138,7 +301,7 @@ class Farm:
     def close(self):
         """Close the connection. Tasks that are on the farm go on there; futures that are not done fail with
         ConnectionError."""
-        self._connection.drain(2.0)
+        self._connection.drain(2.0, self._batcher.deferred)
         self._connection.close()
         self._resolver.close()
         self._http.close()
@@ -161,22 +324,34 @@ class Farm:
             raise TypeError(f"the first argument must be a function, not {type(function).__name__}")
         return function, self._options
 
-    def _prepare(self, function, args, kwargs):
-        """(Code, argument) ready for the batcher: pickled, and stored where big."""
+    def _prepare(self, function, args, kwargs, options):
+        """(Code, argument, parents) ready for the batcher: pickled, and stored where big; with what it waits for."""
         code = code_of(function)
-        argument = self._argument(pack_arguments(args, kwargs))
+        parents = []
+        try:
+            data = pack_arguments(args, kwargs)
+        except FutureInside:
+            collector = Collector(self)
+            try:
+                data = pack_arguments(collector.replace(tuple(args)), collector.replace(dict(kwargs)))
+            except FutureInside as error:
+                raise pickle.PicklingError(str(error)) from None
+            parents = collector.parents
+        if "after" in options.values:
+            parents = parents + after(self, options.values["after"])
+        argument = self._argument(data)
         self._store(code)
-        return code, argument
+        return code, argument, parents
 
     def _store(self, code):
         if not code.model:
             self._http.put_blob(code.data, code.sha)
 
     def _submit(self, function, options, args, kwargs):
-        code, argument = self._prepare(function, args, kwargs)
+        code, argument, parents = self._prepare(function, args, kwargs, options)
         future = Future()
         future._farm = self
-        self._batcher.add(code, options, argument, future)
+        self._batcher.add(code, options, argument, future, parents)
         return future
 
     def _argument(self, data):

@@ -1,8 +1,13 @@
 """The future of a task on the farm."""
 
+from __future__ import annotations
+
 import concurrent.futures
+from typing import Any
+from urllib.parse import quote
 
 from grange import errors
+from grange._graph import names, refuse_pickle
 
 _PENDING = "PENDING"
 _PLACE_WAIT = 10.0  # seconds
@@ -23,6 +28,12 @@ class Future(concurrent.futures.Future):
     _job = None  # the server's job id; None until the server has answered
     _index = 0
     _cancel_sent = False
+    _cancel_reason = "cancelled by the client"
+    _parents = ()  # places of what it waits for
+    _ready = ()  # functions to call when the place is known, or never will be
+
+    def __reduce__(self):
+        refuse_pickle(self)
 
     @property
     def job_id(self):
@@ -48,18 +59,42 @@ class Future(concurrent.futures.Future):
         if self._job is None and self._farm is not None and not self._farm._connection.is_mine():
             self._farm._batcher.wait_for_answer(lambda: self._job is not None or self._state != _PENDING, _PLACE_WAIT)
 
-    def cancel(self):
-        """Cancel the task, also when it runs. False when it had ended before."""
+    def cancel(self, reason=None):
+        """Cancel the task, also when it runs. False when it had ended before. `reason` is kept with the task."""
         with self._condition:
             first = self._state == _PENDING
+            if first and reason and not self._cancel_sent:
+                self._cancel_reason = str(reason)
             told, self._cancel_sent = self._cancel_sent, True
         if not super().cancel():
             return False
         if first and not told:
             self.set_running_or_notify_cancel()
             if self._job is not None:
-                self._farm._cancel_task(self._job, self._index)
+                self._farm._cancel_task(self._job, self._index, self._cancel_reason)
         return True
+
+    def explain(self) -> dict[str, Any]:
+        """Why the task waits, or where it runs: the dict of GET /api/jobs/{id}/tasks/{index}/explain. `summary` is one
+        sentence; docs/explain.md lists the codes in `waits` and `workers`."""
+        return self._act("GET", "explain")
+
+    def pause(self, how: str = "freeze") -> None:
+        """Hold the task back. When it runs: "freeze" stops its processes where they are, with their resources;
+        "requeue" stops it politely (it may take a checkpoint), and it starts again after `resume()`."""
+        if how not in ("freeze", "requeue"):
+            raise ValueError(f'how must be "freeze" or "requeue", not {how!r}')
+        self._act("POST", "pause", {"how": how})
+
+    def resume(self) -> None:
+        """Let a paused task go on."""
+        self._act("POST", "resume", {})
+
+    def _act(self, method, what, body=None):
+        self._await_place()
+        if self._job is None:
+            raise errors.GrangeError("this task is not on the farm: its submit was refused, or never sent")
+        return self._farm._http.json(method, f"/api/jobs/{quote(self._job)}/tasks/{self._index}/{what}", body)
 
     def running(self):
         """Whether a worker runs it now. Asks the server."""
@@ -106,7 +141,25 @@ class Future(concurrent.futures.Future):
             self._job = job_id
             cancel = self._cancel_sent
         if cancel:
-            farm._cancel_task(job_id, index)
+            farm._cancel_task(job_id, index, self._cancel_reason)
+        self._tell_ready()
+
+    def _when_placed(self, ready):
+        """Call `ready()` once: when the server has said which job the task is part of, or when it never will."""
+        with self._condition:
+            waits = self._job is None and self._state == _PENDING
+            if waits:
+                self._ready += (ready,)
+        if waits:
+            self.add_done_callback(Future._tell_ready)
+        else:
+            ready()
+
+    def _tell_ready(self):
+        with self._condition:
+            ready, self._ready = self._ready, ()
+        for call in ready:
+            call()
 
     def _set(self, value):
         try:
@@ -115,6 +168,10 @@ class Future(concurrent.futures.Future):
             pass
 
     def _fail(self, error):
+        if isinstance(error, errors.DependencyError) and not error.parents:
+            error.parents = names(self._parents)
+            if error.parents and not any(name in str(error) for name in error.parents):
+                error.args = (f"{error} (it waited for {', '.join(error.parents)})",)
         if isinstance(error, errors.TaskCancelled):
             with self._condition:
                 told, self._cancel_sent = self._cancel_sent, True

@@ -1,14 +1,26 @@
 """Jobs seen through REST: for looking, waiting, and coming back to work that another program has submitted."""
 
+from __future__ import annotations
+
 import base64
 import json
 import pickle
 import time
+from collections.abc import Iterable
+from typing import Any
 
-from grange._calls import failure_of
+from grange._calls import failure_of, pack_arguments
+from grange._graph import refuse_pickle
+from grange._submit import add_payloads
 from grange._wire import wire_pb2 as pb
 
 _ENDED = ("completed", "failed", "cancelled")
+
+
+def _number(enum, prefix, word):
+    """The number of a word that REST says, or 0."""
+    name = prefix + str(word or "none").upper()
+    return enum.Value(name) if name in enum.keys() else 0
 
 
 class Job:
@@ -46,13 +58,54 @@ class Job:
             if self._info["status"] in _ENDED:
                 return self._info
 
+    def __reduce__(self):
+        refuse_pickle(self)
+
+    def explain(self, index: int | None = None) -> dict[str, Any]:
+        """Why the job, or one of its tasks, waits: `summary` is one sentence; docs/explain.md lists the codes."""
+        return self._json("GET", "/explain" if index is None else f"/tasks/{index}/explain")
+
+    def pause(self, freeze: bool = False) -> None:
+        """Start nothing new of it until `resume()`. `freeze`: what runs stands still too, and keeps its resources."""
+        self._json("POST", "/pause", {"freeze": freeze})
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._json("POST", "/resume", {})
+
+    def pause_task(self, index: int, how: str = "freeze") -> None:
+        """`Future.pause` of one task."""
+        self._json("POST", f"/tasks/{index}/pause", {"how": how})
+
+    def resume_task(self, index: int) -> None:
+        """`Future.resume` of one task."""
+        self._json("POST", f"/tasks/{index}/resume", {})
+
+    def extend(self, values: Iterable) -> int:
+        """Add a task for each value to an open job; its number of tasks. A job of Python functions gets each value as
+        the one argument, a job of commands as text."""
+        spec = self._json("GET", "/spec")
+        if spec.get("encoding") != "pickle":
+            return self._json("POST", "/tasks", {"args": list(values)})["total_tasks"]
+        arguments = [self._farm._argument(pack_arguments((v,), {})) for v in values]
+        request = pb.Request()
+        request.extend.job_id = self.id
+        request.extend.count = len(arguments)
+        add_payloads(request.extend.payloads, arguments)
+        return self._farm._connection.call(request).job.count
+
+    def close(self) -> None:
+        """No more tasks for an open job: it ends when those it has have ended."""
+        self._json("POST", "/close", {})
+
     def cancel(self, reason=None):
         """Cancel what has not ended; the number of tasks."""
         return self._json("POST", "/cancel", {"reason": reason} if reason else {})["cancelled"]
 
-    def retry(self):
-        """Run failed and cancelled tasks again; the number of tasks."""
-        return self._json("POST", "/retry", {})["retried"]
+    def retry(self, classes: Iterable[str] = (), indices: Iterable[int] = ()) -> int:
+        """Run failed and cancelled tasks again, all or those of some failure classes or indices; how many."""
+        body = {"classes": list(classes), "indices": list(indices)}
+        return self._json("POST", "/retry", {k: v for k, v in body.items() if v})["retried"]
 
     def tasks(self, status=None):
         """Iterate over the task dicts of GET /api/jobs/{id}/tasks."""
@@ -107,6 +160,7 @@ class Job:
         outcome.traceback = entry.get("traceback") or ""
         outcome.attempt = entry.get("attempt") or 0
         outcome.worker = entry.get("worker_id") or ""
-        kind = "FAILURE_" + str(entry.get("failure") or "none").upper()
-        outcome.failure = pb.FailureClass.Value(kind) if kind in pb.FailureClass.keys() else 0
+        outcome.failure = _number(pb.FailureClass, "FAILURE_", str(entry.get("failure")).removesuffix("_error"))
+        outcome.stage = _number(pb.Stage, "STAGE_", entry.get("stage"))
+        outcome.fault = entry.get("fault") or ""
         return failure_of(outcome, f"{self.id}/{entry['index']}")

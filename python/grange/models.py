@@ -23,6 +23,10 @@ class Model:
         """`farm.map` of this model."""
         return self.farm.map(self, *iterables, **kwargs)
 
+    def start_map(self, *iterables, **kwargs):
+        """`farm.start_map` of this model."""
+        return self.farm.start_map(self, *iterables, **kwargs)
+
     def imap(self, *iterables, **kwargs):
         """`farm.imap` of this model."""
         return self.farm.imap(self, *iterables, **kwargs)

@@ -7,10 +7,13 @@ A worker starts `python -m grange.runner` with a socketpair's descriptor in GRAN
       1 CODE        sha256[32] | code
       2 RUN         u64 task | u32 attempt | u8 encoding (2 pickle, 3 JSON) | u8 has_checkpoint | sha256[32]
                     | u32 n | args[n] | u32 n | checkpoint[n] | u16 n | job_id[n]
+                    | u32 n | n inputs: u8 encoding (1 raw, 2 pickle, 3 JSON) | u32 n | bytes[n]
+                    | u32 n | n settings: u32 n | NAME=VALUE[n], in the environment while the function runs
       3 EXIT
     executor -> worker
       0 READY       JSON {"python", "pid"}
       1 RESULT      u64 task | u32 attempt | u8 status | u32 n | value[n] | u32 n | message[n] | u32 n | traceback[n]
+                    | u32 n | type[n] of the exception
       2 PROGRESS    u64 task | u32 attempt | f64 done | f64 total | text
       3 LOG         u64 task | u32 attempt | text
       4 CHECKPOINT  u64 task | u32 attempt | pickle of the state
@@ -33,6 +36,7 @@ from grange import _task
 
 _CODE_KEPT = 64
 _MESSAGE_LIMIT = 4096  # bytes of the one-line message
+_TYPE_LIMIT = 256  # bytes of an exception's type
 _TRACEBACK_LIMIT = 60_000  # bytes; the middle is cut out of a longer one
 _RUN = struct.Struct("<QIBB32sI")
 _FENCE = struct.Struct("<IBQI")
@@ -92,7 +96,7 @@ class _Runner:
             body = body.encode("utf-8", "replace")
         self.send((_FENCE.pack(13 + len(body), kind, ctx.task, ctx.attempt), body))
 
-    def result(self, task, attempt, status, value=b"", message="", traceback=""):
+    def result(self, task, attempt, status, value=b"", message="", traceback="", exception=""):
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -103,7 +107,8 @@ class _Runner:
         if len(trace) > _TRACEBACK_LIMIT:
             half = _TRACEBACK_LIMIT // 2
             trace = trace[:half] + b"\n  ... cut ...\n" + trace[-half:]
-        head = _FENCE.pack(26 + len(value) + len(text) + len(trace), 1, task, attempt)
+        kind = exception.encode("utf-8", "replace")[:_TYPE_LIMIT]
+        head = _FENCE.pack(30 + len(value) + len(text) + len(trace) + len(kind), 1, task, attempt)
         self.send(
             (
                 head,
@@ -114,6 +119,8 @@ class _Runner:
                 text,
                 struct.pack("<I", len(trace)),
                 trace,
+                struct.pack("<I", len(kind)),
+                kind,
             )
         )
 
@@ -165,12 +172,18 @@ class _Runner:
         at += 4 + state_len
         (id_len,) = struct.unpack_from("<H", body, at)
         job_id = str(body[at + 2 : at + 2 + id_len], "utf-8", "replace")
+        inputs, settings = _extras(body, at + 2 + id_len)
 
         ctx = _task.Context(task, attempt, job_id, state, None)
         ctx.send = lambda kind, message: self.report(ctx, kind, message)
         _task.current = ctx
         try:
-            outcome = self.call(sha, encoding, args)
+            before = _set_environment(settings) if settings else None
+            try:
+                outcome = self.call(sha, encoding, args, inputs)
+            finally:
+                if before is not None:
+                    _restore_environment(before)
         finally:
             args.release()
         try:
@@ -179,7 +192,7 @@ class _Runner:
             _task.current = None
         self.result(task, attempt, *outcome)
 
-    def call(self, sha, encoding, args):
+    def call(self, sha, encoding, args, inputs=()):
         """Run the function; the arguments of `result` that follow the fence."""
         try:
             function = self.load(sha)
@@ -187,6 +200,11 @@ class _Runner:
         except BaseException as error:
             self.code.pop(sha, None)  # the worker forgets it as well, and sends it again with the next task
             return _BAD_CODE, b"", _load_message(error), _trace(error)
+        if inputs:
+            try:
+                values, named = self.fill(encoding, inputs, values, named)
+            except BaseException as error:
+                return self.failure(error, encoding)
         try:
             try:
                 self.in_function = True
@@ -231,6 +249,15 @@ class _Runner:
             return (values if isinstance(values, list) else [values]), {}
         return self.loads(args) if len(args) else ((), {})
 
+    def fill(self, encoding, inputs, values, named):
+        """The results of other tasks, put into the arguments; with JSON they come after the others."""
+        from grange._inputs import Filler
+
+        filler = Filler(inputs, self.loads)
+        if encoding == 3:
+            return [*values, *filler.all()], named
+        return filler.fill(tuple(values)), filler.fill(dict(named))
+
     def failure(self, error, encoding):
         from grange.errors import PermanentError
 
@@ -245,7 +272,48 @@ class _Runner:
                 value = dumps_by_value(error)
             except BaseException:
                 pass  # the message and the traceback must do
-        return status, value, text, trace
+        return status, value, text, trace, _type_name(error)
+
+
+def _extras(body, at):
+    """The inputs, as (encoding, bytes), and the settings that follow the job's id."""
+    inputs, settings = [], []
+    (count,) = struct.unpack_from("<I", body, at)
+    at += 4
+    for _ in range(count):
+        encoding, size = struct.unpack_from("<BI", body, at)
+        inputs.append((encoding, bytes(body[at + 5 : at + 5 + size])))
+        at += 5 + size
+    (count,) = struct.unpack_from("<I", body, at)
+    at += 4
+    for _ in range(count):
+        (size,) = struct.unpack_from("<I", body, at)
+        name, _, value = str(body[at + 4 : at + 4 + size], "utf-8", "replace").partition("=")
+        settings.append((name, value))
+        at += 4 + size
+    return inputs, settings
+
+
+def _set_environment(settings):
+    before = [(name, os.environ.get(name)) for name, _ in settings]
+    for name, value in settings:
+        os.environ[name] = value
+    return before
+
+
+def _restore_environment(before):
+    for name, value in before:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _type_name(error):
+    kind = type(error)
+    module = getattr(kind, "__module__", None)
+    name = getattr(kind, "__qualname__", kind.__name__)
+    return name if module in (None, "builtins") else f"{module}.{name}"
 
 
 def _str(error):

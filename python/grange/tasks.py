@@ -40,6 +40,12 @@ class Task:
 
         return default_farm().map(self, *iterables, **kwargs)
 
+    def start_map(self, *iterables, **kwargs):
+        """`farm.start_map` of this function."""
+        from grange.farm import default_farm
+
+        return default_farm().start_map(self, *iterables, **kwargs)
+
     def imap(self, *iterables, **kwargs):
         """`farm.imap` of this function."""
         from grange.farm import default_farm

@@ -21,9 +21,10 @@ namespace grange::cli {
 namespace {
 
 using Add = void (*)(CLI::App&, Context&);
-constexpr Add kCommands[] = {add_up,      add_server, add_worker,  add_run,    add_submit, add_jobs,
-                             add_wait,    add_logs,   add_results, add_cancel, add_retry,  add_tasks,
-                             add_workers, add_db,     add_bench,   add_version};
+constexpr Add kCommands[] = {add_up,     add_server, add_worker,    add_run,     add_submit,  add_graph,   add_plan,
+                             add_jobs,   add_wait,   add_logs,      add_results, add_explain, add_cancel,  add_pause,
+                             add_resume, add_retry,  add_add,       add_close,   add_tasks,   add_workers, add_users,
+                             add_policy, add_dead,   add_schedules, add_db,      add_bench,   add_version};
 
 void build(CLI::App& app, Context& context) {
   app.add_option("--url,--server", context.url, "The server (default: GRANGE_URL, else http://127.0.0.1:8000)")
@@ -53,7 +54,7 @@ int complain(const std::string& message, int code) {
 std::vector<std::string> names_below(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
-    names.push_back(sub->get_name());
+    for (names.push_back(sub->get_name()); const std::string& alias : sub->get_aliases()) names.push_back(alias);
   return names;
 }
 

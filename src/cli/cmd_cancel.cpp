@@ -30,7 +30,12 @@ void add_cancel(CLI::App& app, Context& context) {
         print_json(answer);
       } else {
         const auto n = num(answer, "cancelled");
-        fmt::print("{} task{} cancelled\n", n, n == 1 ? "" : "s");
+        if (n == 0 && !ref.index) {
+          const json::value job = rest.get("/api/jobs/" + escape(ref.job));
+          fmt::print("Job {} had no task left to cancel; it is {}\n", ref.job, str(job, "status"));
+        } else {
+          fmt::print("{} task{} cancelled\n", n, n == 1 ? "" : "s");
+        }
       }
       return static_cast<int>(kOk);
     };

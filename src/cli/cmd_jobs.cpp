@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "cli/checks.hpp"
@@ -18,11 +19,36 @@ double took(const json::value& job) {
   return from < 0 ? -1 : static_cast<double>((to < 0 ? now_ms() : to) - from) / 1000;
 }
 
+// "paused" where that is what a person should know first.
+std::string status_of(const json::value& job) {
+  return flag(job, "paused") && !job_ended(job) ? "paused" : str(job, "status");
+}
+
+// A paused job is pending or running as well; the server lists by these.
+json::array paused_jobs(Rest& rest, int limit) {
+  json::array out;
+  for (const char* state : {"pending", "running"}) {
+    std::string before;
+    for (bool more = true; more;) {
+      const json::array page = list(rest.get(fmt::format("/api/jobs?limit=1000&state={}{}", state, before)));
+      more = page.size() == 1000;
+      if (more) before = fmt::format("&before={}", num(page.back(), "job"));
+      for (const json::value& job : page) {
+        if (flag(job, "paused") && !job_ended(job)) out.push_back(job);
+      }
+    }
+  }
+  std::sort(out.begin(), out.end(),
+            [](const json::value& a, const json::value& b) { return num(a, "job") > num(b, "job"); });
+  if (out.size() > static_cast<std::size_t>(limit)) out.resize(static_cast<std::size_t>(limit));
+  return out;
+}
+
 int list_jobs(Context& context, int limit, const std::string& state) {
   Rest rest(context);
   std::string path = fmt::format("/api/jobs?limit={}", limit);
   if (!state.empty()) path += "&state=" + escape(state);
-  const json::value jobs = rest.get(path);
+  const json::value jobs = state == "paused" ? json::value(paused_jobs(rest, limit)) : rest.get(path);
   if (context.json) {
     print_json(jobs);
     return kOk;
@@ -38,7 +64,7 @@ int list_jobs(Context& context, int limit, const std::string& state) {
   table.align_right(4);
   for (const json::value& job : rows) {
     const double seconds = took(job);
-    table.row({str(job, "id"), str(job, "name"), str(job, "status"),
+    table.row({str(job, "id"), str(job, "name"), status_of(job),
                fmt::format("{}/{}", num(job, "completed_tasks"), num(job, "total_tasks")),
                std::to_string(num(job, "failed_tasks")), ago(str(job, "created_at"), now_ms()),
                seconds < 0 ? "-" : human_duration(seconds)});
@@ -74,14 +100,21 @@ int show_task(Context& context, const TaskRef& ref) {
   line("status", paint(status, status_colour(status), colours(STDOUT_FILENO)));
   line("attempt", std::to_string(num(task, "attempt")));
   line("worker", printable(str(task, "worker_id")));
+  line("second", printable(str(task, "second_worker_id")));
   line("failure", str(task, "failure"));
+  if (const std::string fault = str(task, "fault"); !fault.empty() && fault != "none")
+    line("fault", fault == "job" ? "the job's own" : "the system's");
+  if (const std::string stage = str(task, "stage"); stage != "none") line("stage", stage);
   if (const json::value* code = field(task, "exit_code"); code != nullptr && code->is_number())
     line("exit code", std::to_string(num(task, "exit_code")));
   line("message", printable(str(task, "message")));
   if (status == "running") line("progress", printable(word_of(task)));
   if (!str(task, "ended_at").empty()) line("took", human_duration(real(task, "run_ms") / 1000));
   line("ended", ago(str(task, "ended_at"), now_ms()));
-  fmt::print("\nSee its output with: grange logs {}/{}\n", ref.job, *ref.index);
+  if (status == "pending" || status == "blocked" || status == "paused" || status == "delayed")
+    fmt::print("\nSee why it waits with: grange explain {}/{}\n", ref.job, *ref.index);
+  else
+    fmt::print("\nSee its output with: grange logs {}/{}\n", ref.job, *ref.index);
   return kOk;
 }
 
@@ -97,19 +130,25 @@ int show_job(Context& context, const std::string& what) {
   }
   const bool colour = colours(STDOUT_FILENO);
   const auto line = [](const char* name, const std::string& value) { fmt::print("{:<10} {}\n", name, value); };
-  const std::string status = str(job, "status");
+  const std::string status = status_of(job);
   line("job", str(job, "id"));
   if (!str(job, "name").empty()) line("name", printable(str(job, "name")));
   line("status", paint(status, status_colour(status), colour));
+  if (flag(job, "open") && !job_ended(job)) line("open", fmt::format("until `grange close {}`", id));
+  if (!str(job, "user").empty()) line("user", printable(str(job, "user")));
   line("engine", str(job, "engine"));
   line("tasks", fmt::format("{} total: {} completed, {} failed, {} cancelled, {} running, {} pending",
                             human_count(static_cast<std::uint64_t>(num(job, "total_tasks"))),
                             num(job, "completed_tasks"), num(job, "failed_tasks"), num(job, "cancelled_tasks"),
                             num(job, "running_tasks"), num(job, "pending_tasks")));
+  if (const std::int64_t n = num(job, "blocked_tasks"); n > 0)
+    line("blocked", plural(n, "task") + " until others have ended");
+  if (const std::int64_t n = num(job, "paused_tasks"); n > 0) line("paused", plural(n, "task"));
   line("priority", std::to_string(num(job, "priority")));
   line("created", ago(str(job, "created_at"), now_ms()));
   if (const double seconds = took(job); seconds >= 0) line("took", human_duration(seconds));
-  if (const std::string why = not_offered(rest, job); !why.empty()) line("waiting", printable(why));
+  if (const std::string why = why_it_waits(rest, job); !why.empty())
+    line("waits", fmt::format("{} (`grange explain {}` says more)", printable(why), id));
   const auto some = [&](const char* state, auto&& each) {
     for (const json::value& task :
          list(rest.get(fmt::format("/api/jobs/{}/tasks?status={}&limit=10", escape(id), state)))) {
@@ -181,7 +220,7 @@ void add_jobs(CLI::App& app, Context& context) {
         ->check(between(1, 1000))
         ->type_name("N");
     sub->add_option("--state", options->state, "Only those in this state")
-        ->check(CLI::IsMember({"pending", "running", "completed", "failed", "cancelled"}));
+        ->check(CLI::IsMember({"pending", "running", "paused", "completed", "failed", "cancelled"}));
   };
   list_options(jobs);
   CLI::App* ls = jobs->add_subcommand("ls", "List jobs, newest first")->fallthrough();

@@ -34,13 +34,16 @@ int list_tasks(Context& context, const Options& options) {
     fmt::print("No tasks{}.\n", options.status.empty() ? "" : " in this state");
     return kOk;
   }
-  Table table({"TASK", "STATUS", "ATTEMPT", "WORKER", "TOOK", "ENDED", "MESSAGE"});
+  Table table({"TASK", "STATUS", "ATTEMPT", "WORKER", "TOOK", "ENDED", "FAULT", "MESSAGE"});
   table.colour_by_status(1);
   table.align_right(2);
   for (const json::value& task : rows) {
     const double ms = str(task, "ended_at").empty() ? -1 : real(task, "run_ms", -1);
+    std::string fault = str(task, "fault"), where = str(task, "stage");
+    if (fault.empty() || fault == "none") fault = "-";
+    if (fault != "-" && !where.empty() && where != "none") fault += ", " + where;
     table.row({str(task, "id"), str(task, "status"), std::to_string(num(task, "attempt")), str(task, "worker_id", "-"),
-               ms < 0 ? "-" : human_duration(ms / 1000), ago(str(task, "ended_at"), now_ms()), task_word(task)});
+               ms < 0 ? "-" : human_duration(ms / 1000), ago(str(task, "ended_at"), now_ms()), fault, task_word(task)});
   }
   fmt::print("{}", table.text(is_tty(STDOUT_FILENO) ? terminal_width() : 0, colours(STDOUT_FILENO)));
   if (!ref.index && rows.size() == static_cast<std::size_t>(options.limit)) {
@@ -60,7 +63,8 @@ void add_tasks(CLI::App& app, Context& context) {
   auto options = std::make_shared<Options>();
   ls->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   ls->add_option("--status", options->status, "Only those in this state")
-      ->check(CLI::IsMember({"pending", "assigned", "running", "completed", "failed", "cancelled"}));
+      ->check(
+          CLI::IsMember({"pending", "blocked", "paused", "assigned", "running", "completed", "failed", "cancelled"}));
   ls->add_option("--limit", options->limit, "How many (default 100)")->check(between(1, 1000))->type_name("N");
   ls->add_option("--after", options->after, "Go on after this index")->type_name("INDEX");
   ls->callback([&context, options] { context.action = [&context, options] { return list_tasks(context, *options); }; });

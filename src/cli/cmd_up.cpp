@@ -25,7 +25,8 @@ struct Options {
   int workers = 1;
   int slots = 0;
   int health_port = -1;  // not given
-  std::string name, python;
+  std::string name, python, pool, life;
+  std::vector<std::string> models;
 };
 
 std::string host_name() {
@@ -53,6 +54,9 @@ std::vector<std::vector<std::string>> worker_arguments(const Options& options, c
                                  options.server.log_level};
     if (options.slots > 0) one.insert(one.end(), {"--slots", std::to_string(options.slots)});
     if (!options.python.empty()) one.insert(one.end(), {"--python", options.python});
+    if (!options.pool.empty()) one.insert(one.end(), {"--pool", options.pool});
+    for (const std::string& model : options.models) one.insert(one.end(), {"--model", model});
+    if (!options.life.empty()) one.insert(one.end(), {"--life", options.life});
     if (!options.name.empty() || options.workers > 1) {
       const std::string name = options.name.empty() ? host_name() : options.name;
       one.insert(one.end(), {"--name", options.workers == 1 ? name : fmt::format("{}-{}", name, i + 1)});
@@ -175,6 +179,13 @@ void add_up(CLI::App& app, Context& context) {
       ->type_name("N");
   sub->add_option("--name", options->name, "Name of the worker, for people");
   sub->add_option("--python", options->python, "Interpreter for Python tasks")->type_name("PATH");
+  sub->add_option("--pool", options->pool, "The class of workers that they belong to (default: standard)")
+      ->type_name("NAME");
+  sub->add_option("--model", options->models, "A model that they have ready, any number of times")
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  sub->add_option("--life", options->life, "How long the workers are lent; then they drain (default: no end)")
+      ->type_name("DURATION");
   sub->add_option("--health-port", options->health_port,
                   "Health port of the first worker (default 9090, none with --port 0; 0: none)")
       ->check(between(0, 65535))

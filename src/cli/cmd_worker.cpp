@@ -18,7 +18,8 @@ struct Options {
   std::string name, data, python, log_format = "human", log_level = "info", drain = "8s";
   std::uint32_t slots = 0;
   int health_port = 9090;
-  std::vector<std::string> labels;
+  std::vector<std::string> labels, models;
+  std::string pool, life;
 };
 
 int work(const Context& context, const Options& options) {
@@ -35,6 +36,9 @@ int work(const Context& context, const Options& options) {
   out.python = options.python;
   out.drain_seconds = static_cast<std::uint32_t>((take(parse_duration(options.drain)).count() + 999) / 1000);
   for (const std::string& label : options.labels) out.labels.insert(take(parse_setting(label)));
+  out.pool = options.pool;
+  out.models = options.models;
+  if (!options.life.empty()) out.life = take(parse_duration(options.life));
   return worker::run_worker(std::move(out));
 }
 
@@ -58,6 +62,13 @@ void add_worker(CLI::App& app, Context& context) {
   sub->add_option("--label", options->labels, "NAME=VALUE that jobs can ask for, any number of times")
       ->type_name("K=V")
       ->allow_extra_args(false);
+  sub->add_option("--pool", options->pool, "The class of workers that it belongs to (default: standard)")
+      ->type_name("NAME");
+  sub->add_option("--model", options->models, "A model that it has ready, any number of times")
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  sub->add_option("--life", options->life, "How long this machine is lent; then it drains (default: no end)")
+      ->type_name("DURATION");
   sub->add_option("--drain", options->drain, "How long tasks may finish after Ctrl-C (default 8s)")
       ->type_name("DURATION");
   sub->add_option("--log-format", options->log_format, "human or json (default human), on stderr");

@@ -23,9 +23,14 @@ Error bad(std::string message) {
 }
 
 const std::vector<std::string> kKeys = {
-    "name",  "engine",   "command",   "script",  "count",   "args",  "args_file", "env",      "files_in", "files_out",
-    "stdin", "priority", "retries",   "retry",   "timeout", "cpus",  "memory",    "gpus",     "disk",     "labels",
-    "user",  "key",      "fail_fast", "builtin", "python",  "model", "id",        "encoding", "function"};
+    "name", "engine", "command", "script", "count", "args", "args_file", "env", "files_in", "files_out", "stdin",
+    "priority", "retries", "retry", "timeout", "cpus", "memory", "gpus", "disk", "labels", "user", "key", "fail_fast",
+    "builtin", "python", "model", "id", "encoding", "function",
+    // what a task needs
+    "gpu_memory", "needs_model", "pool", "min_life", "any_of", "nodes",
+    // when, after what, beside what
+    "after", "when", "not_before", "start_in", "deadline", "finish_in", "open", "weight", "max_running", "speculate",
+    "result_ttl", "grace", "unique", "stages"};
 
 std::string hex(const unsigned char* bytes, std::size_t size) {
   std::string out;

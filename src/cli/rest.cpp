@@ -94,6 +94,23 @@ json::value Rest::post(const std::string& path, const json::value& body, std::ma
   return answer(call(std::move(ask)));
 }
 
+json::value Rest::put(const std::string& path, const json::value& body) {
+  net::ClientRequest ask = request("PUT", path);
+  ask.headers["Content-Type"] = "application/json";
+  ask.body = json::serialize(body);
+  return answer(call(std::move(ask)));
+}
+
+json::value Rest::remove(const std::string& path) {
+  return answer(call(request("DELETE", path)));
+}
+
+std::optional<json::value> Rest::find(const std::string& path) {
+  Result<net::ClientResponse> response = call(request("GET", path));
+  if (response.ok() && response->status == 404) return std::nullopt;
+  return answer(std::move(response));
+}
+
 std::string Rest::text(const std::string& method, const std::string& path) {
   Result<net::ClientResponse> response = call(request(method, path));
   if (!response.ok()) fail_with(response.error());

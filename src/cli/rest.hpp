@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,6 +25,9 @@ class Rest {
   json::value get(const std::string& path, Millis idle = Millis{30'000});
   json::value post(const std::string& path, const json::value& body = nullptr,
                    std::map<std::string, std::string> headers = {});
+  json::value put(const std::string& path, const json::value& body);
+  json::value remove(const std::string& path);
+  std::optional<json::value> find(const std::string& path);  // nullopt: 404
   // Like get and post, with the bytes of the answer as they are.
   std::string text(const std::string& method, const std::string& path);
   void upload(const std::string& sha256, const std::string& file);  // skipped when the server has it

@@ -35,6 +35,8 @@ void ServerFlags::add_to(CLI::App& sub) {
       ->type_name("N");
   sub.add_option("--data", data, "Folder for all state (default: grange in the XDG data folder)")->type_name("DIR");
   sub.add_option("--policy", policy, "Which work goes first: priority, fifo, round_robin, least_loaded or performance");
+  sub.add_option("--aging", aging, "A job that has waited so long counts as one priority higher (default: never)")
+      ->type_name("DURATION");
   sub.add_option("--allow-host", allow_hosts, "A host name by which clients may call this server, any number of times")
       ->type_name("HOST")
       ->allow_extra_args(false);
@@ -62,6 +64,7 @@ server::ServerOptions ServerFlags::settle(const Context& context, const char* co
                            "  grange {} --host {} --token-file token",
                            host, command, host)};
   }
+  if (!aging.empty()) options.aging = take(parse_duration(aging));
   if (!retain.empty()) options.retain = take(parse_duration(retain));
   return options;
 }

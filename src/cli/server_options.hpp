@@ -11,7 +11,7 @@
 namespace grange::cli {
 
 struct ServerFlags {
-  std::string host = "127.0.0.1", data, policy = "priority", retain, log_format = "human", log_level = "info";
+  std::string host = "127.0.0.1", data, policy = "priority", retain, aging, log_format = "human", log_level = "info";
   std::uint16_t port = 8000, ws_port = 9000;
   std::vector<std::string> allow_hosts;
 

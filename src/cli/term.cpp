@@ -38,10 +38,11 @@ std::string paint(std::string_view text, Colour colour, bool on) {
 
 Colour status_colour(std::string_view status) {
   if (status == "completed" || status == "online") return Colour::green;
-  if (status == "failed") return Colour::red;
+  if (status == "failed" || status == "quarantined") return Colour::red;
   if (status == "running" || status == "assigned" || status == "busy") return Colour::blue;
-  if (status == "cancelled" || status == "draining" || status == "reconnecting") return Colour::yellow;
-  if (status == "offline" || status == "pending") return Colour::dim;
+  if (status == "cancelled" || status == "draining" || status == "reconnecting" || status == "paused")
+    return Colour::yellow;
+  if (status == "offline" || status == "pending" || status == "blocked" || status == "delayed") return Colour::dim;
   return Colour::none;
 }
 
@@ -170,6 +171,17 @@ std::string ago(std::string_view iso, std::int64_t now) {
   if (seconds < 7200) return fmt::format("{:.0f} min ago", seconds / 60);
   if (seconds < 172800) return fmt::format("{:.0f} h ago", seconds / 3600);
   return fmt::format("{:.0f} d ago", seconds / 86400);
+}
+
+std::string until(std::string_view iso, std::int64_t now) {
+  const std::int64_t then = parse_iso_ms(iso);
+  if (then < 0) return "-";
+  const double seconds = static_cast<double>(then - now) / 1000;
+  return seconds < 1 ? "now" : "in " + human_duration(seconds);
+}
+
+std::string plural(std::int64_t n, std::string_view word) {
+  return fmt::format("{} {}{}", human_count(static_cast<std::uint64_t>(n)), word, n == 1 ? "" : "s");
 }
 
 ProgressLine::ProgressLine() : on_(is_tty(STDERR_FILENO)), start_ms_(now_ms()) {}

@@ -43,7 +43,9 @@ std::string human_bytes(std::uint64_t bytes);  // "1.5 GiB"
 std::string human_count(std::uint64_t n);      // "1,000,000"
 // `iso` as the API writes it ("2026-01-02T03:04:05.678Z"); "" becomes "-".
 std::string ago(std::string_view iso, std::int64_t now_ms);
-std::int64_t parse_iso_ms(std::string_view iso);  // -1: not a time
+std::string until(std::string_view iso, std::int64_t now_ms);  // "in 12 s", "now"; "" becomes "-"
+std::string plural(std::int64_t n, std::string_view word);     // "1 task", "1,000 tasks"
+std::int64_t parse_iso_ms(std::string_view iso);               // -1: not a time
 std::int64_t now_ms();
 
 // One line on stderr that is rewritten; nothing when stderr is not a terminal.

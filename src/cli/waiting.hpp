@@ -1,4 +1,4 @@
-// Why a job waits: what it asks for and no connected worker offers.
+// Why a job waits, in one sentence of the server.
 #pragma once
 
 #include <atomic>
@@ -10,12 +10,11 @@
 
 namespace grange::cli {
 
-// "no connected worker offers 64 cpus (most: 4)"; empty: at least one could run it. `spec`: of /api/jobs/{id}/spec;
-// `workers`: of /api/workers.
-std::string not_offered(const json::value& spec, const json::array& workers);
+// Of an answer of `explain`; empty: nothing holds it back.
+std::string why_it_waits(const json::value& explanation);
 
 // The same for a job that has nothing running; empty also when it runs or has ended. Asks the server.
-std::string not_offered(Rest& rest, const json::value& job);
+std::string why_it_waits(Rest& rest, const json::value& job);
 
 inline constexpr Millis kPatience{2000};  // before it is said
 

@@ -8,6 +8,7 @@
 
 #include "base/ids.hpp"
 #include "base/units.hpp"
+#include "core/types.hpp"
 
 namespace grange::core {
 
@@ -28,6 +29,8 @@ struct JobBody {
   std::string spec;  // wire JobSpec, serialized
   std::vector<ArgumentPage> pages;
   std::vector<std::string> blobs;  // SHA-256 of each blob the job holds on to
+  std::string unique;              // uniqueness word, or empty
+  Millis unique_for{0};            // 0: while the job has not ended
 };
 
 struct ResultBody {
@@ -35,6 +38,8 @@ struct ResultBody {
   std::string value_sha256;  // or the blob's name
   std::string message;
   std::string traceback;
+  std::string exception;     // its type, of a failure of that class
+  Stage stage = Stage::none;  // where a failed attempt was
   std::int32_t exit_code = 0;
   std::string files;  // wire FileOut list, serialized as a TaskResult with only `files`; empty: none
   std::vector<std::string> blobs;

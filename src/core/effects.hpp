@@ -12,11 +12,22 @@ struct SendAssign {
   WorkerNo worker;
   Fence fence;
   bool checkpoint = false;
+  std::uint32_t gang = UINT32_MAX;  // into Effects::gangs: its members' workers by rank
+  std::uint32_t rank = 0;
 };
 struct SendCancel {
   WorkerNo worker;
   TaskId task;
   Attempt attempt = 0;
+  BodyRef body = kNoBody;  // the reason, as a ResultBody's message
+};
+// Numbers as on the wire (PauseHow).
+enum class PauseHow : std::uint8_t { freeze = 0, resume = 1, requeue = 2 };
+struct SendPause {
+  WorkerNo worker;
+  TaskId task;
+  Attempt attempt = 0;
+  PauseHow how{};
 };
 struct SendTakeBack {
   WorkerNo worker;
@@ -33,6 +44,7 @@ struct NoteFailed {
   Attempt attempt = 0;
   WorkerNo worker;
   FailureClass failure{};
+  Stage stage = Stage::none;
   BodyRef body = kNoBody;
   bool retry = false;
   Millis retry_in{};
@@ -44,8 +56,9 @@ struct NoteJob {
   JobCounts counts;
   std::uint32_t running = 0;
   std::uint32_t cancelled_from = 0;
+  bool paused = false, open = false;
 };
-enum class WorkerNews : std::uint8_t { connected, disconnected, lost, left };
+enum class WorkerNews : std::uint8_t { connected, disconnected, lost, left, quarantined, released };
 struct NoteWorker {
   WorkerNo worker;
   WorkerNews news{};
@@ -55,7 +68,9 @@ struct NoteWorker {
 struct Effects {
   std::vector<Record> records;
   std::vector<SendAssign> assign;
+  std::vector<std::vector<WorkerNo>> gangs;
   std::vector<SendCancel> cancel;
+  std::vector<SendPause> pause;
   std::vector<SendTakeBack> take_back;
   std::vector<SendAck> acks;
   std::vector<NoteFailed> failed;
@@ -63,7 +78,7 @@ struct Effects {
   std::vector<NoteWorker> workers;
 
   bool empty() const {
-    return records.empty() && assign.empty() && cancel.empty() && take_back.empty() && acks.empty() && failed.empty() &&
+    return records.empty() && assign.empty() && cancel.empty() && pause.empty() && take_back.empty() && acks.empty() && failed.empty() &&
            jobs.empty() && workers.empty();
   }
 };
@@ -71,7 +86,7 @@ struct Effects {
 // The direct answer to one event. Where an event promises something, the promise holds once its batch is on disk.
 struct StepAnswer {
   Result<> result;
-  std::uint32_t count = 0;          // CancelJob, RetryTasks: how many tasks; WorkerHello: how many were adopted
+  std::uint32_t count = 0;          // CancelJob, RetryTasks, PauseJob, ExtendJob: how many tasks; WorkerHello: how many were adopted
   std::vector<Fence> refused = {};  // WorkerHello: what it may no longer run
 };
 

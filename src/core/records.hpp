@@ -2,6 +2,8 @@
 // after a restart.
 #pragma once
 
+#include <array>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -26,16 +28,23 @@ struct JobProgressed {
   JobCounts counts;
   WallMs started{};  // 0: not yet
   WallMs ended{};
+  std::uint32_t count = 0;  // tasks in all, now
+  bool open = false;        // tasks may still be added
+  bool opened = false;      // what it waited for is there; never taken back
+  bool paused = false;
   friend bool operator==(const JobProgressed&, const JobProgressed&) = default;
 };
 
-// A task that will run, or runs, as an attempt that its job's range does not imply (attempt > 1). Replaces an earlier
-// one.
+// How often a task failed, by class.
+using FailureCounts = std::array<std::uint8_t, kCountedClasses>;
+
+// A task that will run, or runs, as something that its job's range does not imply: attempt > 1, paused by hand, or let go
+// one by one by the tasks that it waited for. Replaces an earlier one.
 struct TaskKept {
   TaskId task;
-  Attempt attempt = 1;
-  std::uint16_t failures = 0;
-  std::uint16_t crashes = 0;
+  Attempt attempt = 1;  // the next one, or the newest that is out
+  FailureCounts failures{};
+  bool parked = false;  // paused by hand: waits until it is resumed, and is frozen if a worker still has it
   WallMs ready_at{};
 };
 
@@ -62,6 +71,7 @@ struct AttemptFailed {
   Attempt attempt = 1;
   WorkerNo worker{};
   FailureClass failure = FailureClass::none;
+  Stage stage = Stage::none;
   BodyRef body = kNoBody;
   WallMs at{};
 };
@@ -79,7 +89,23 @@ struct WorkerSeen {
   WallMs at{};
 };  // body: name and manifest; kNoBody: as before
 
+// Tasks first .. first + count - 1 were added to an open job. Their argument pages are in the body.
+struct JobExtended {
+  JobNo job;
+  std::uint32_t first = 0, count = 0;
+  BodyRef body = kNoBody;
+};
+struct UserSet {
+  std::string user;
+  UserLimits limits;
+};
+// What holds for the whole farm.
+struct FarmSet {
+  bool paused = false;
+};
+
 using Record =
-    std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept, WorkerSeen>;
+    std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept, WorkerSeen,
+                 JobExtended, UserSet, FarmSet>;
 
 }  // namespace grange::core

@@ -34,8 +34,64 @@ std::string_view name(FailureClass c) {
       return "refused";
     case FailureClass::cancelled:
       return "cancelled";
+    case FailureClass::deadline:
+      return "deadline";
+    case FailureClass::dependency:
+      return "dependency";
   }
   return "none";
+}
+
+std::string_view name(Stage s) {
+  switch (s) {
+    case Stage::none:
+      return "none";
+    case Stage::reserve:
+      return "reserve";
+    case Stage::startup:
+      return "startup";
+    case Stage::download:
+      return "download";
+    case Stage::execute:
+      return "execute";
+    case Stage::upload:
+      return "upload";
+  }
+  return "none";
+}
+
+std::string_view name(Fault f) {
+  switch (f) {
+    case Fault::none:
+      return "none";
+    case Fault::job:
+      return "job";
+    case Fault::system:
+      return "system";
+  }
+  return "none";
+}
+
+Fault fault_of(FailureClass c, Stage stage) {
+  using enum FailureClass;
+  switch (c) {
+    case none:
+      return Fault::none;
+    case exception:
+    case exit_code:
+    case out_of_memory:
+    case refused:
+    case cancelled:
+    case deadline:
+    case dependency:
+      return Fault::job;
+    case time_limit:
+      return stage == Stage::execute || stage == Stage::none ? Fault::job : Fault::system;
+    case worker_lost:
+    case engine:
+      return Fault::system;
+  }
+  return Fault::system;
 }
 
 std::string_view name(JobState s) {

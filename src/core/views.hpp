@@ -1,6 +1,7 @@
 // What can be seen of the live state. Copies: a view outlives the step it was taken in.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "core/types.hpp"
@@ -15,11 +16,15 @@ struct JobView {
   std::uint32_t assigned = 0, running = 0;  // held by workers: not started, started
   std::uint32_t waiting = 0;                // ready to run now
   std::uint32_t delayed = 0;                // waits for its back-off
+  std::uint32_t paused = 0;                 // frozen on a worker, or held back by hand
+  std::uint32_t blocked = 0;                // waits for other tasks or jobs
   int priority = 0;
   WallMs started{};
+  bool open = false, is_paused = false;
 };
 
-enum class LiveState : std::uint8_t { pending, assigned, running, delayed, recovering };
+enum class LiveState : std::uint8_t { pending, assigned, running, delayed, recovering, paused, blocked };
+std::string_view name(LiveState s);
 
 struct TaskView {
   TaskId task;
@@ -27,7 +32,9 @@ struct TaskView {
   Attempt attempt = 0;  // 0: never tried
   std::uint16_t failures = 0, crashes = 0;
   WorkerNo worker{};
+  WorkerNo second{};  // runs a speculative attempt of it
   WallMs ready_at{};  // delayed
+  bool by_hand = false;  // paused by a person
 };
 
 struct WorkerView {
@@ -36,6 +43,16 @@ struct WorkerView {
   std::uint32_t window = 0, running = 0, backlog = 0;
   std::uint32_t cpus_used_milli = 0;
   Capacity capacity;
+  std::uint32_t slots_in_use = 0;
+  bool quarantined = false;
+  WallMs quarantined_until{};
+  std::uint32_t failed_in_a_row = 0;
+  double success = 1, mean_run_us = 0;  // decayed
+};
+
+// How much it keeps in mind of what may be over.
+struct Footprint {
+  std::size_t users = 0, kinds = 0, requests = 0, timers = 0;
 };
 
 struct FarmView {
@@ -43,6 +60,8 @@ struct FarmView {
   std::uint64_t queued_tasks = 0;  // not held by a worker
   std::uint64_t active_tasks = 0;  // held by a worker
   std::uint64_t running_tasks = 0;
+  std::uint64_t blocked_tasks = 0;
+  bool paused = false;
 };
 
 }  // namespace grange::core

@@ -12,6 +12,7 @@ namespace grange::queue {
 struct LocalOptions {
   std::string policy = "priority";
   Millis lease = limits::kLease;
+  Millis aging{0};  // a job that waited so long is one priority higher; 0: never
   std::uint64_t seed = 1;
 };
 

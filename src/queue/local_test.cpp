@@ -1,141 +1,13 @@
-#include "queue/local.hpp"
-
-#include <gtest/gtest.h>
-
-#include <filesystem>
-#include <future>
-#include <map>
-#include <set>
-#include <thread>
-
-#include "core/farm.hpp"
-#include "support/lossy_vfs.hpp"
+#include "queue/queue_for_test.hpp"
 
 namespace grange::queue {
 namespace {
 
-namespace fs = std::filesystem;
-
-struct Folder {
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "grange_queue_XXXXXX").string();
-    path = mkdtemp(pattern.data());
-  }
-  ~Folder() { fs::remove_all(path); }
-  std::string path;
-};
-
-template <class T>
-auto promise_of() {
-  return std::make_shared<std::promise<Result<T>>>();
-}
-
-// A server's worth of queue over a folder, with its deliveries gathered.
-struct House {
-  explicit House(const std::string& path, const std::string& vfs = {}) {
-    auto opened = store::Store::open({.directory = path, .vfs = vfs});
-    if (!opened.ok()) throw std::runtime_error(opened.error().message);
-    store = std::move(*opened);
-    auto started = LocalQueue::start(*store, clock, {}, [this](Delivery d) {
-      const std::lock_guard lock(mutex);
-      for (auto& a : d.assign) assigned.push_back(std::move(a));
-      for (auto& e : d.ended) ended.push_back(std::move(e));
-      for (auto& j : d.jobs) jobs[j.job] = j;
-      for (auto& a : d.acks) acks.push_back(a);
-      news.notify_all();
-    });
-    if (!started.ok()) throw std::runtime_error(started.error().message);
-    queue = std::move(*started);
-  }
-  ~House() { queue->stop(); }
-
-  Result<SubmitCall::Answer> submit(SubmitCall call) {
-    auto p = promise_of<SubmitCall::Answer>();
-    call.done = [p](auto r) { p->set_value(std::move(r)); };
-    queue->submit(std::move(call));
-    return p->get_future().get();
-  }
-  HelloCall::Answer hello(const std::string& id, std::vector<std::pair<Fence, bool>> held = {},
-                          std::uint32_t window = 4) {
-    auto p = promise_of<HelloCall::Answer>();
-    HelloCall call;
-    call.body = {id, id, ""};
-    call.capacity = {.slots = 2, .cpus_milli = 2000, .engines = {"builtin"}};
-    call.window = window;
-    call.held = std::move(held);
-    call.done = [p](auto r) { p->set_value(std::move(r)); };
-    queue->hello(std::move(call));
-    return *p->get_future().get();
-  }
-  Result<std::uint32_t> cancel(JobNo job, std::optional<std::uint32_t> index = {}) {
-    auto p = promise_of<std::uint32_t>();
-    queue->cancel(job, index, "test", [p](auto r) { p->set_value(std::move(r)); });
-    return p->get_future().get();
-  }
-  Result<std::uint32_t> retry(JobNo job) {
-    auto p = promise_of<std::uint32_t>();
-    queue->retry(job, [p](auto r) { p->set_value(std::move(r)); });
-    return p->get_future().get();
-  }
-  void result(WorkerNo worker, const Fence& fence, bool ok = true, std::string value = {}) {
-    ReportCall call;
-    call.worker = worker;
-    ResultReport r;
-    r.fence = fence;
-    r.ok = ok;
-    r.permanent = !ok;
-    r.failure = ok ? core::FailureClass::none : core::FailureClass::exit_code;
-    r.body.value = std::move(value);
-    if (!ok) r.body.message = "exit code 1";
-    call.results.push_back(std::move(r));
-    queue->report(std::move(call));
-  }
-  template <class Condition>
-  bool wait(Condition condition) {
-    std::unique_lock lock(mutex);
-    return news.wait_for(lock, std::chrono::seconds(10), condition);
-  }
-  std::vector<Assign> take() {
-    const std::lock_guard lock(mutex);
-    return std::exchange(assigned, {});
-  }
-
-  SystemClock clock;
-  std::unique_ptr<store::Store> store;
-  std::unique_ptr<LocalQueue> queue;
-  std::mutex mutex;
-  std::condition_variable news;
-  std::vector<Assign> assigned;
-  std::vector<Ended> ended;
-  std::map<JobNo, JobChange> jobs;
-  std::vector<AckOrder> acks;
-};
-
-SubmitCall job(std::uint32_t count, std::string key = {}, std::string digest = "d") {
-  SubmitCall call;
-  call.header.count = count;
-  call.header.request.engine = "builtin";
-  call.body.key = std::move(key);
-  call.body.digest = std::move(digest);
-  call.body.spec = "spec";
-  call.body.engine = "builtin";
-  return call;
-}
-
-SubmitCall with_arguments(std::uint32_t count) {
-  SubmitCall call = job(count);
-  for (std::uint32_t first = 0; first < count; first += 10) {
-    core::ArgumentPage page;
-    page.first = first;
-    for (std::uint32_t i = first; i < std::min(first + 10, count); ++i) {
-      const std::string argument = "argument " + std::to_string(i);
-      page.sizes.push_back(static_cast<std::uint32_t>(argument.size()));
-      page.bytes += argument;
-    }
-    call.body.pages.push_back(std::move(page));
-  }
-  return call;
-}
+using testing::Folder;
+using testing::House;
+using testing::job;
+using testing::promise_of;
+using testing::with_arguments;
 
 TEST(LocalQueue, RunsAJobFromSubmitToResult) {
   Folder folder;
@@ -299,7 +171,7 @@ TEST(LocalQueue, AClearNeverTakesAJobThatWasAcknowledged) {
     House house(folder.path);
     std::promise<void> go;
     auto gate = go.get_future().share();
-    house.queue->inspect([gate](const core::Farm&) { gate.wait(); });  // both wait in the inbox
+    house.queue->inspect([gate](const core::Farm&, Now) { gate.wait(); });  // both wait in the inbox
     auto cleared = promise_of<Unit>();
     house.queue->forget_all([cleared](auto r) { cleared->set_value(std::move(r)); });
     auto submitted = promise_of<SubmitCall::Answer>();
@@ -317,7 +189,7 @@ TEST(LocalQueue, AClearNeverTakesAJobThatWasAcknowledged) {
 
 TEST(LocalQueue, AFullDiskRefusesNewWorkLosesNothingAndGoesOnWhenThereIsRoom) {
   Folder folder;
-  testing::LossyDisk disk("queue-full", 1);
+  grange::testing::LossyDisk disk("queue-full", 1);
   JobNo no;
   {
     House house(folder.path, disk.name());
@@ -342,6 +214,55 @@ TEST(LocalQueue, AFullDiskRefusesNewWorkLosesNothingAndGoesOnWhenThereIsRoom) {
   House house(folder.path, disk.name());
   auto reader = house.store->reader();
   EXPECT_EQ((*reader)->job(no)->value().count, 200u);
+}
+
+TEST(LocalQueue, TakesEveryCallOfThePortAndRefusesItWhenItIsClosed) {
+  Folder folder;
+  House house(folder.path);
+  const auto ask_all = [&] {
+    LocalQueue& q = *house.queue;
+    std::vector<Result<>> got;
+    const auto add = [&](auto result) { got.push_back(result.ok() ? Result<>{} : Result<>(result.error())); };
+    add(house.ask<std::vector<SubmitCall::Answer>>([&](auto done) {
+      GraphCall call;
+      for (int i = 0; i < 2; ++i) {
+        SubmitCall one = job(1);
+        one.header.open = true;
+        if (i == 1) one.header.after.push_back({.job = {kSibling}});
+        call.jobs.emplace_back(std::move(one.header), std::move(one.body));
+      }
+      call.done = std::move(done);
+      q.submit_graph(std::move(call));
+    }));
+    add(house.ask<std::uint32_t>([&](auto done) {
+      ExtendCall call;
+      call.job = {1};
+      call.count = 2;
+      call.done = std::move(done);
+      q.extend(std::move(call));
+    }));
+    add(house.ask<std::uint32_t>([&](auto done) {
+      PauseCall call;
+      call.job = {1};
+      call.done = std::move(done);
+      q.pause(std::move(call));
+    }));
+    add(house.ask<Unit>([&](auto done) { q.pause_farm({true, std::move(done)}); }));
+    add(house.ask<Unit>([&](auto done) { q.set_user({"ada", {.weight_milli = 2000}, std::move(done)}); }));
+    add(house.ask<Unit>([&](auto done) { q.set_policy("fifo", std::move(done)); }));
+    add(house.cancel({1}));
+    add(house.retry({1}, {{core::FailureClass::cancelled}, {}}));
+    return got;
+  };
+  for (const auto& result : ask_all()) EXPECT_TRUE(result.ok()) << result.error().message;
+  EXPECT_EQ(house.ask<Unit>([&](auto done) { house.queue->release_worker({5}, std::move(done)); }).error().cls,
+            ErrorClass::not_found);
+  EXPECT_FALSE(house.ask<Unit>([&](auto done) { house.queue->set_policy("magic", std::move(done)); }).ok());
+  house.queue->stop();
+  for (const auto& result : ask_all()) {
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().cls, ErrorClass::unavailable);
+  }
 }
 
 TEST(LocalQueue, RefusesAnUnknownPolicyByName) {

@@ -1,5 +1,7 @@
 #include "queue/pages.hpp"
 
+#include <algorithm>
+
 #include "base/limits.hpp"
 
 namespace grange::queue {
@@ -7,7 +9,17 @@ namespace grange::queue {
 void PageCache::added(JobNo no, const std::vector<core::ArgumentPage>& pages) {
   const std::lock_guard lock(mutex_);
   Job& job = jobs_[no];
-  job.none = pages.empty();
+  if (pages.empty()) job.none_to = UINT32_MAX;
+  for (const auto& page : pages) insert(no, job, page);
+  evict();
+}
+
+void PageCache::extended(JobNo no, const std::vector<core::ArgumentPage>& pages) {
+  if (pages.empty()) return;
+  const std::lock_guard lock(mutex_);
+  Job& job = jobs_[no];
+  job.extended = true;
+  job.none_to = std::min(job.none_to, pages.front().first);
   for (const auto& page : pages) insert(no, job, page);
   evict();
 }
@@ -50,15 +62,19 @@ void PageCache::evict() {
 Result<> PageCache::argument(TaskId task, std::string& inline_bytes, std::string& sha256) {
   const std::lock_guard lock(mutex_);
   Job& job = jobs_[task.job()];
-  if (job.none) return {};
   const auto index = task.index();
+  if (job.none_from <= index && index < job.none_to) return {};
   auto it = job.pages.upper_bound(index);
   Page* page = it == job.pages.begin() ? nullptr : &std::prev(it)->second;
   if (page == nullptr || index - page->page.first >= page->page.sizes.size()) {
     auto read = reader_->page(task.job(), index);
     if (!read.ok()) return std::move(read).error();
     if (!*read) {
-      job.none = job.pages.empty();
+      if (job.extended) return {};
+      auto next = reader_->page_after(task.job(), index);
+      if (!next.ok()) return std::move(next).error();
+      job.none_from = index;
+      job.none_to = next->value_or(UINT32_MAX);
       return {};
     }
     page = &insert(task.job(), job, std::move(**read));
@@ -73,11 +89,9 @@ Result<> PageCache::argument(TaskId task, std::string& inline_bytes, std::string
   return {};
 }
 
-std::optional<core::CheckpointBody> PageCache::checkpoint(TaskId task) {
+Result<std::optional<core::CheckpointBody>> PageCache::checkpoint(TaskId task) {
   const std::lock_guard lock(mutex_);
-  auto read = reader_->checkpoint(task);
-  if (!read.ok()) return std::nullopt;
-  return std::move(*read);
+  return reader_->checkpoint(task);
 }
 
 }  // namespace grange::queue

@@ -17,10 +17,11 @@ class PageCache {
   explicit PageCache(std::unique_ptr<store::Reader> reader) : reader_(std::move(reader)) {}
 
   void added(JobNo job, const std::vector<core::ArgumentPage>& pages);
+  void extended(JobNo job, const std::vector<core::ArgumentPage>& pages);
   void ended(JobNo job);
-  // The task's argument, inline or as a blob's name; both empty when the job has none.
+  // The task's argument, inline or as a blob's name; both empty when it has none.
   Result<> argument(TaskId task, std::string& inline_bytes, std::string& sha256);
-  std::optional<core::CheckpointBody> checkpoint(TaskId task);
+  Result<std::optional<core::CheckpointBody>> checkpoint(TaskId task);
 
  private:
   struct Page {
@@ -30,7 +31,10 @@ class PageCache {
     Bytes bytes() const { return page.bytes.size() + page.sizes.size() * 12 + 128; }
   };
   struct Job {
-    bool none = false;  // the job has no arguments
+    // Tasks none_from .. none_to - 1 have no argument.
+    std::uint32_t none_from = 0, none_to = 0;
+    // Got pages that the reader may not see yet: what it does not find is not known to be missing.
+    bool extended = false;
     std::map<std::uint32_t, Page> pages;
   };
   Page& insert(JobNo no, Job& job, core::ArgumentPage page);

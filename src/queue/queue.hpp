@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/bodies.hpp"
+#include "core/effects.hpp"
 #include "core/types.hpp"
 
 namespace grange::core {
@@ -35,6 +36,48 @@ struct SubmitCall {
   std::function<void(Result<Answer>)> done;
 };
 
+// A graph: all of it or none. Dependency::job of a job may name an earlier one of the list: kSibling + its place in it.
+inline constexpr std::uint32_t kSibling = 0x8000'0000;
+struct GraphCall {
+  std::vector<std::pair<core::JobHeader, core::JobBody>> jobs;
+  std::function<void(Result<std::vector<SubmitCall::Answer>>)> done;
+};
+
+// More tasks for an open job. Answers: the job's number of tasks. not_found, invalid_state_transition (not open,
+// ended).
+struct ExtendCall {
+  JobNo job;
+  std::uint32_t count = 0;
+  bool close = false;
+  std::vector<core::ArgumentPage> pages;  // `first` counts from the first new task
+  std::vector<std::string> blobs;
+  std::function<void(Result<std::uint32_t>)> done;
+};
+
+// index nullopt: the whole job. Answers: how many running tasks were told. not_found, invalid_state_transition.
+struct PauseCall {
+  JobNo job;
+  std::optional<std::uint32_t> index;
+  bool pause = true;
+  bool freeze = false;   // a job: what runs is frozen too
+  bool requeue = false;  // a task: it is given back instead of frozen
+  std::function<void(Result<std::uint32_t>)> done;
+};
+struct PauseFarmCall {
+  bool pause = true;
+  std::function<void(Result<>)> done;
+};
+struct SetUserCall {
+  std::string user;
+  core::UserLimits limits;
+  std::function<void(Result<>)> done;
+};
+// Which ended tasks run again; empty: all that failed or were cancelled.
+struct RetryFilter {
+  std::vector<core::FailureClass> classes;
+  std::vector<std::uint32_t> indices;
+};
+
 struct HelloCall {
   core::WorkerBody body;
   core::Capacity capacity;
@@ -55,6 +98,8 @@ struct ResultReport {
   bool permanent = false;  // do not try again
   core::FailureClass failure = core::FailureClass::none;
   std::uint64_t run_us = 0;
+  core::Stage stage = core::Stage::none;
+  std::string exception;
   core::ResultBody body;
 };
 
@@ -62,23 +107,38 @@ struct ReportCall {
   WorkerNo worker;
   std::vector<Fence> started;
   std::vector<ResultReport> results;
-  std::vector<Fence> returned;
+  std::vector<Fence> returned, paused, resumed, preempted;
   std::vector<std::pair<Fence, core::CheckpointBody>> checkpoints;
   std::uint32_t window = 0;  // 0: unchanged
 };
 
 // What the queue hands out, once a committed batch. Views into it live as long as it does.
+// A parent's result. Of an empty value and name: it had none.
+struct Input {
+  TaskId task;
+  std::string value, sha256;
+};
 struct Assign {
   WorkerNo worker;
   Fence fence;
   std::string args, args_sha256;
   bool has_checkpoint = false;
   std::string checkpoint, checkpoint_sha256;
+  std::vector<Input> inputs;
+  std::vector<WorkerNo> gang;  // of a gang: its workers by rank
+  std::uint32_t rank = 0;
+};
+struct PauseOrder {
+  WorkerNo worker;
+  TaskId task;
+  Attempt attempt = 0;
+  core::PauseHow how{};
 };
 struct Order {
   WorkerNo worker;
   TaskId task;
   Attempt attempt = 0;
+  std::string reason = {};
 };
 struct AckOrder {
   WorkerNo worker;
@@ -103,17 +163,19 @@ struct JobChange {
   std::uint32_t running = 0;
   // Tasks that were never handed out and ended with the job (cancelled): [first, count). None: first == count.
   std::uint32_t cancelled_from = 0;
+  bool paused = false, open = false;
 };
 struct Failed {
   TaskId task;
   Attempt attempt = 0;
   WorkerNo worker{};
   core::FailureClass failure{};
+  core::Stage stage{};
   std::string message;
   bool will_retry = false;
   Millis retry_in{};
 };
-enum class WorkerChangeKind : std::uint8_t { connected, disconnected, lost, left };
+enum class WorkerChangeKind : std::uint8_t { connected, disconnected, lost, left, quarantined, released };
 struct WorkerChange {
   WorkerNo worker;
   WorkerChangeKind kind{};
@@ -123,6 +185,7 @@ struct WorkerChange {
 struct Delivery {
   std::vector<Assign> assign;
   std::vector<Order> cancel;  // stop the attempt
+  std::vector<PauseOrder> pause;
   std::vector<Order> take_back;
   std::vector<AckOrder> acks;
   std::vector<Ended> ended;  // in order of their commit
@@ -140,21 +203,27 @@ class Queue {
  public:
   virtual ~Queue() = default;
   virtual void submit(SubmitCall call) = 0;
+  virtual void submit_graph(GraphCall call) = 0;
+  virtual void extend(ExtendCall call) = 0;
+  virtual void pause(PauseCall call) = 0;
+  virtual void pause_farm(PauseFarmCall call) = 0;
+  virtual void set_user(SetUserCall call) = 0;
   virtual void hello(HelloCall call) = 0;
   virtual void report(ReportCall call) = 0;
   virtual void alive(WorkerNo worker) = 0;  // renews its leases
   virtual void gone(WorkerNo worker, std::uint64_t session,
                     bool for_good) = 0;     // connection lost; for_good: it said goodbye
   virtual void drain(WorkerNo worker) = 0;  // no new work for it
+  virtual void release_worker(WorkerNo worker, std::function<void(Result<>)> done) = 0;  // out of quarantine
   // index nullopt: the whole job. Answers: the number of tasks cancelled. not_found, invalid_state_transition (ended).
   virtual void cancel(JobNo job, std::optional<std::uint32_t> index, std::string reason,
                       std::function<void(Result<std::uint32_t>)> done) = 0;
   // Failed and cancelled tasks run again. Answers: how many.
-  virtual void retry(JobNo job, std::function<void(Result<std::uint32_t>)> done) = 0;
+  virtual void retry(JobNo job, RetryFilter filter, std::function<void(Result<std::uint32_t>)> done) = 0;
   virtual void set_policy(std::string name, std::function<void(Result<>)> done) = 0;
   virtual void forget_all(std::function<void(Result<>)> done) = 0;  // db clear; conflict while jobs run
   // Looks at the live state, on the engine's thread, between two steps. Quick.
-  virtual void inspect(std::function<void(const core::Farm&)> look) = 0;
+  virtual void inspect(std::function<void(const core::Farm&, Now)> look) = 0;
   // Would `bytes` of new work be taken in? storage_full says why not.
   virtual Result<> room_for(Bytes bytes) const = 0;
   virtual QueueCounters counters() const = 0;

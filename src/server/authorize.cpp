@@ -24,6 +24,10 @@ std::string_view name(Action action) {
       return "cancel_job";
     case Action::retry_job:
       return "retry_job";
+    case Action::pause_job:
+      return "pause_job";
+    case Action::extend_job:
+      return "extend_job";
     case Action::see_results:
       return "see_results";
     case Action::see_logs:
@@ -32,6 +36,8 @@ std::string_view name(Action action) {
       return "see_workers";
     case Action::drain_worker:
       return "drain_worker";
+    case Action::release_worker:
+      return "release_worker";
     case Action::serve_as_worker:
       return "serve_as_worker";
     case Action::see_failures:
@@ -54,6 +60,16 @@ std::string_view name(Action action) {
       return "see_policy";
     case Action::set_policy:
       return "set_policy";
+    case Action::pause_queue:
+      return "pause_queue";
+    case Action::see_users:
+      return "see_users";
+    case Action::set_users:
+      return "set_users";
+    case Action::see_schedules:
+      return "see_schedules";
+    case Action::set_schedules:
+      return "set_schedules";
     case Action::see_metrics:
       return "see_metrics";
     case Action::keep_session:
@@ -119,6 +135,8 @@ const std::vector<MessageRule>& frame_rules() {
       {"request.status", Action::see_jobs},
       {"request.retry", Action::retry_job},
       {"request.unfollow", Action::see_results},
+      {"request.pause", Action::pause_job},
+      {"request.extend", Action::extend_job},
       {"hello.worker", Action::serve_as_worker},
   };
   return rules;

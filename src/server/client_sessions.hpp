@@ -3,6 +3,7 @@
 
 #include "server/api/operations.hpp"
 #include "server/follow.hpp"
+#include "server/frame_gate.hpp"
 #include "server/socket.hpp"
 #include "server/worker_hub.hpp"
 #include "wire/session.hpp"
@@ -21,6 +22,7 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
   void retire(std::uint16_t close_code, const std::string& why);
 
   void outcome(const queue::Ended& ended);
+  void job_grew(const queue::JobChange& change);
   void job_changed(const queue::JobChange& change);
   void flush();
   void tick(Now now);
@@ -33,6 +35,8 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
     go_on();
   }
   const std::string& session_id() const { return session_id_; }
+  bool away() const { return socket_ == nullptr; }
+  Instant away_since() const { return away_since_; }
   bool touched = false;
 
  private:
@@ -45,6 +49,10 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
   };
   void request(pb::Request& request);
   void submit(std::uint64_t id, pb::SubmitJob& submit);
+  void pause(std::uint64_t id, const pb::PauseRequest& request);
+  void extend(std::uint64_t id, pb::ExtendRequest& request);
+  // The answer to what changed a job: its status, or why not.
+  Done<std::uint32_t> then_status(std::uint64_t id, const std::string& job);
   void follow(std::uint64_t id, const pb::FollowRequest& request);
   void start_following(const JobMetaPtr& meta, bool complete_so_far, const pb::FollowRequest* request);
   void answer(std::uint64_t id, const Result<JobFigures>& job, bool existed = false);
@@ -79,13 +87,18 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
 
 class ClientSessions {
  public:
-  ClientSessions(Services& services, Operations& operations) : s_(services), operations_(operations) {}
+  ClientSessions(Services& services, Operations& operations, std::size_t most = limits::kConnections)
+      : s_(services), operations_(operations), most_(most) {}
 
   void hello(SocketPtr socket, const pb::Frame& frame);
   void deliver(const queue::Delivery& delivery);
   void tick(Now now);
   void goodbye_all(const std::string& reason);
   std::size_t size() const { return sessions_.size(); }
+  std::shared_ptr<ClientSession> find(const std::string& session_id) const {
+    const auto it = sessions_.find(session_id);
+    return it == sessions_.end() ? nullptr : it->second;
+  }
 
   void followed(JobNo job, const std::shared_ptr<ClientSession>& session);
   void unfollowed(JobNo job, const ClientSession* session);
@@ -93,8 +106,10 @@ class ClientSessions {
   pb::Frame& scratch() { return scratch_; }
 
  private:
+  bool make_room();
   Services& s_;
   Operations& operations_;
+  std::size_t most_;
   std::unordered_map<std::string, std::shared_ptr<ClientSession>> sessions_;
   std::unordered_map<JobNo, std::vector<std::shared_ptr<ClientSession>>> followers_;
   pb::Frame scratch_;

@@ -50,11 +50,7 @@ void Doorway::enter(net::ConnectionPtr connection, const net::HttpRequest& head)
 void Doorway::first_message(const SocketPtr& socket, std::string bytes, bool binary) {
   if (!binary) return json_.begin(socket, std::move(bytes));
   const auto refuse = [&](const Error& error) {
-    pb::Frame out;
-    out.mutable_error()->set_code(std::string(code(error.cls)));
-    out.mutable_error()->set_message(error.message);
-    out.mutable_error()->set_fatal(true);
-    socket->send(wire::encode(out), true);
+    socket->send(wire::encode(error_frame(error, true)), true);
     socket->close(close_code::protocol, error.message.substr(0, 120));
   };
   pb::Frame frame;

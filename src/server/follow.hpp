@@ -1,11 +1,12 @@
 // What one follower of one job has been sent, and what it still lacks. Pure: each outcome goes out exactly once,
 // whichever way it comes (live, or read from the store), and a slow follower falls behind instead of filling the
-// memory.
+// memory. A task that failed and was taken up again has a second outcome, of a higher attempt.
 #pragma once
 
 #include <algorithm>
 #include <optional>
 
+#include "base/ids.hpp"
 #include "base/range_set.hpp"
 
 namespace grange::server {
@@ -14,15 +15,42 @@ class Follow {
  public:
   Follow(std::uint32_t count, bool complete_so_far) : count_(count), behind_(!complete_so_far) {}
 
-  void has(std::uint32_t first, std::uint32_t end) { sent_.add(first, std::min(end, count_)); }
-  // An outcome came by. True: it is news, send it now.
-  bool take(std::uint32_t index, bool can_send) {
-    if (index >= count_ || sent_.contains(index)) return false;
+  // The follower says that it has these, from an earlier session or from where nothing comes of it any more.
+  void has(std::uint32_t first, std::uint32_t end) {
+    sent_.add(first, std::min(end, count_));
+    claimed_.add(first, std::min(end, count_));
+  }
+  // Tasks were added to the job; told before any of them ended.
+  void grow(std::uint32_t count) {
+    if (count <= count_) return;
+    count_ = count;
+    if (sweeping_) behind_ = true;  // what it reads may be cut off at the old count
+  }
+  // Tasks were added before the following began.
+  void grew_before(std::uint32_t count) {
+    count_ = std::max(count_, count);
+    behind_ = true;
+  }
+  // An outcome came by: live, just committed, or read from the store. True: it is news, send it now.
+  bool take(std::uint32_t index, Attempt attempt, bool completed, bool live, bool can_send) {
+    if (index >= count_) return false;
+    if (const auto owed = owed_.find(index); owed != owed_.end() && attempt < owed->second)
+      return false;  // read before the task was taken up again
+    if (sent_.contains(index)) {
+      const auto before = unhappy_attempt(index);
+      if (before ? *before >= attempt : !live || !claimed_.contains(index)) return false;
+      if (before) forget_unhappy(index, *before);
+      claimed_.remove(index);
+      if (!can_send) sent_.remove(index);
+    }
     if (!can_send) {
       behind_ = true;
+      if (live && sweeping_) owed_[index] = attempt;
       return false;
     }
-    sent_.add(index);
+    if (!sent_.contains(index)) sent_.add(index);
+    owed_.erase(index);
+    if (!completed) unhappy_[attempt].add(index);
     return true;
   }
   void job_ended() {
@@ -35,6 +63,7 @@ class Follow {
     if (sweeping_ || !behind_) return std::nullopt;
     sweeping_ = true;
     behind_ = false;
+    owed_.clear();  // what is read from now on is newer
     ended_at_start_ = ended_;
     return next_gap(0);
   }
@@ -74,7 +103,22 @@ class Follow {
     if (it != ranges.begin() && std::prev(it)->second > from) return std::prev(it)->second;
     return from;
   }
+  std::optional<Attempt> unhappy_attempt(std::uint32_t index) const {
+    for (const auto& [attempt, tasks] : unhappy_) {
+      if (tasks.contains(index)) return attempt;
+    }
+    return std::nullopt;
+  }
+  void forget_unhappy(std::uint32_t index, Attempt attempt) {
+    RangeSet& tasks = unhappy_[attempt];
+    tasks.remove(index);
+    if (tasks.empty()) unhappy_.erase(attempt);
+  }
   RangeSet sent_;
+  RangeSet claimed_;  // of these, what it said it has
+  // Only what failed or was cancelled can be taken up again. By attempt, as most fail with the same one.
+  std::map<Attempt, RangeSet> unhappy_;
+  std::map<std::uint32_t, Attempt> owed_;  // came live when there was no room for it, while an older page was read
   std::uint32_t count_;
   bool behind_;
   bool sweeping_ = false;

@@ -7,6 +7,7 @@ namespace grange::server {
 namespace {
 constexpr std::size_t kKept = 50'000;
 constexpr std::size_t kKeptBytes = 64 * MiB;
+constexpr std::size_t kGrown = 10'000;
 }  // namespace
 
 Error no_such_job(const std::string& ref) {
@@ -51,11 +52,26 @@ Result<JobMetaPtr> read_meta(store::Reader& reader, JobNo job, const std::string
 void JobBook::put(JobMetaPtr meta) {
   const JobNo job = meta->job;
   if (known_.contains(job)) return;
+  if (const auto grown = grown_.find(job); grown != grown_.end() && grown->second > meta->count) {
+    auto newer = std::make_shared<JobMeta>(*meta);
+    newer->count = grown->second;
+    meta = std::move(newer);
+  }
   recent_.push_front(job);
   bytes_ += meta->bytes + 512;
   by_id_[meta->id] = job;
   known_.emplace(job, Entry{std::move(meta), recent_.begin()});
   trim();
+}
+
+void JobBook::grew(JobNo job, std::uint32_t count) {
+  grown_[job] = count;
+  if (grown_.size() > kGrown) grown_.erase(grown_.begin());
+  const auto it = known_.find(job);
+  if (it == known_.end() || it->second.meta->count >= count) return;
+  auto meta = std::make_shared<JobMeta>(*it->second.meta);
+  meta->count = count;
+  it->second.meta = std::move(meta);
 }
 
 void JobBook::trim() {
@@ -70,9 +86,17 @@ void JobBook::trim() {
 
 void JobBook::forget_all() {
   known_.clear();
+  grown_.clear();
   by_id_.clear();
   recent_.clear();
   bytes_ = 0;
+}
+
+JobMetaPtr JobBook::keep(JobMetaPtr meta) {
+  const JobNo job = meta->job;
+  put(meta);
+  const JobMetaPtr kept = find(job);
+  return kept == nullptr ? meta : kept;
 }
 
 JobMetaPtr JobBook::find(JobNo job) {
@@ -98,7 +122,7 @@ void JobBook::with(JobNo job, Done done) {
   waiting_[job].push_back(std::move(done));
   readers_.read<JobMetaPtr>([job](store::Reader& reader) { return read_meta(reader, job, ""); },
                             [this, job](Result<JobMetaPtr> result) {
-                              if (result) put(*result);
+                              if (result) result = keep(std::move(*result));
                               const auto it = waiting_.find(job);
                               // A callback may ask again: it then finds the meta, and must not find this list.
                               const auto calls = std::move(it->second);
@@ -116,7 +140,7 @@ void JobBook::resolve(const std::string& ref, Done done) {
         return read_meta(reader, *job, ref);
       },
       [this, done = std::move(done)](Result<JobMetaPtr> result) {
-        if (result) put(*result);
+        if (result) result = keep(std::move(*result));
         done(std::move(result));
       });
 }

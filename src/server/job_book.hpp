@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -29,8 +30,9 @@ class JobBook {
   explicit JobBook(ReaderPool& readers) : readers_(readers) {}
 
   void put(JobMetaPtr meta);
-  JobMetaPtr find(JobNo job);               // null: not in memory
-  JobMetaPtr find(const std::string& ref);  // by id or number, in memory only
+  void grew(JobNo job, std::uint32_t count);  // tasks were added
+  JobMetaPtr find(JobNo job);                 // null: not in memory
+  JobMetaPtr find(const std::string& ref);    // by id or number, in memory only
   // At once when it is in memory, else once it was read. Calls for one job are answered in order.
   void with(JobNo job, Done done);
   // By number ("7") or by the client's own id. not_found names it.
@@ -42,6 +44,7 @@ class JobBook {
     JobMetaPtr meta;
     std::list<JobNo>::iterator place;
   };
+  JobMetaPtr keep(JobMetaPtr meta);
   void trim();
   ReaderPool& readers_;
   std::unordered_map<JobNo, Entry> known_;
@@ -49,6 +52,7 @@ class JobBook {
   std::list<JobNo> recent_;  // newest first
   std::size_t bytes_ = 0;
   std::unordered_map<JobNo, std::vector<Done>> waiting_;
+  std::map<JobNo, std::uint32_t> grown_;  // what was read may be older than what was heard
 };
 
 Error no_such_job(const std::string& ref);

@@ -1,6 +1,7 @@
 #include "server/job_news.hpp"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include "server/text.hpp"
 #include "server/worker_hub.hpp"
@@ -15,10 +16,10 @@ void JobNews::tell(const queue::JobChange& change, std::string_view type) {
   s_.jobs->with(change.job, [this, change, type = std::string(type)](Result<JobMetaPtr> meta) {
     if (!meta) return;  // deleted meanwhile
     const std::string data = fmt::format(
-        R"({{"id":{},"job":{},"name":{},"user":{},"engine":{},"status":"{}","total_tasks":{},"completed_tasks":{},"failed_tasks":{},"cancelled_tasks":{},"running_tasks":{}}})",
+        R"({{"id":{},"job":{},"name":{},"user":{},"engine":{},"status":"{}","total_tasks":{},"completed_tasks":{},"failed_tasks":{},"cancelled_tasks":{},"running_tasks":{},"paused":{},"open":{}}})",
         wire::quoted((*meta)->id), change.job.value, wire::quoted((*meta)->name), wire::quoted((*meta)->user),
         wire::quoted((*meta)->engine), core::name(change.state), change.count, change.counts.completed,
-        change.counts.failed, change.counts.cancelled, change.running);
+        change.counts.failed, change.counts.cancelled, change.running, change.paused, change.open);
     s_.events->publish(Topic::jobs, change.job, (*meta)->id, type, data, s_.clock.now().wall);
   });
 }
@@ -56,9 +57,11 @@ void JobNews::deliver(const queue::Delivery& delivery) {
     s_.jobs->with(failed.task.job(), [this, failed](Result<JobMetaPtr> meta) {
       if (!meta) return;
       const std::string data = fmt::format(
-          R"({{"task":{},"index":{},"attempt":{},"worker_id":{},"failure":"{}","message":{},"will_retry":{},"retry_in_ms":{}}})",
+          R"({{"task":{},"index":{},"attempt":{},"worker_id":{},"failure":"{}","stage":{},"fault":"{}","message":{},"will_retry":{},"retry_in_ms":{}}})",
           wire::quoted((*meta)->id + "/" + std::to_string(failed.task.index())), failed.task.index(), failed.attempt,
           wire::quoted(s_.workers->name_of(failed.worker)), core::name(failed.failure),
+          failed.stage == core::Stage::none ? "null" : wire::quoted(core::name(failed.stage)),
+          core::name(core::fault_of(failed.failure, failed.stage)),
           wire::quoted(is_utf8(failed.message) ? failed.message : ""), failed.will_retry, failed.retry_in.count());
       s_.events->publish(Topic::tasks, (*meta)->job, (*meta)->id, "task_failed", data, s_.clock.now().wall);
     });
@@ -68,8 +71,13 @@ void JobNews::deliver(const queue::Delivery& delivery) {
     const auto [it, fresh] = live_.try_emplace(change.job);
     Told& told = it->second;
     const bool turned = fresh || told.state != change.state;
+    // After a restart what was told before is not known; a job's own state says it.
+    const bool paused = !fresh && told.latest.paused != change.paused;
+    const bool grew = !fresh && (told.latest.count != change.count || told.latest.open != change.open);
     told.state = change.state;
     told.latest = change;
+    if (paused || (fresh && change.paused)) tell(change, change.paused ? "job_paused" : "job_resumed");
+    if (grew) tell(change, "job_extended");
     if (core::ended(change.state)) {
       live_.erase(it);
       tell(change, "job_ended");
@@ -84,9 +92,14 @@ void JobNews::deliver(const queue::Delivery& delivery) {
   }
   for (const queue::WorkerChange& change : delivery.workers) {
     static constexpr std::string_view types[] = {"worker_connected", "worker_disconnected", "worker_lost",
-                                                 "worker_left"};
+                                                 "worker_left",      "worker_quarantined",  "worker_released"};
+    const auto kind = static_cast<std::size_t>(change.kind);
+    if (kind >= std::size(types)) continue;
+    if (change.kind == queue::WorkerChangeKind::quarantined)
+      spdlog::warn("worker {} fails what others can do: it gets nothing new for a while",
+                   for_log(s_.workers->name_of(change.worker)));
     s_.events->publish(
-        Topic::workers, {}, "", types[static_cast<std::size_t>(change.kind) & 3],
+        Topic::workers, {}, "", types[kind],
         fmt::format(R"({{"worker_id":{},"number":{},"requeued":{}}})", wire::quoted(s_.workers->name_of(change.worker)),
                     change.worker.value, change.requeued),
         s_.clock.now().wall);

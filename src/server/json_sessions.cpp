@@ -14,26 +14,33 @@ namespace {
 
 constexpr std::size_t kCodeBytes = 64 * MiB;
 
+std::string cancel_reason(const wire::JsonMessage& message) {
+  const json::value* reason = message.data.if_contains("reason");
+  return reason != nullptr && reason->is_string() && !reason->get_string().empty() ? std::string(reason->get_string())
+                                                                                   : "cancelled by a client";
+}
+
 // All outcomes of a job that ended, as the data of job_result. On a reader's thread.
 Result<std::string> read_results(store::Reader& reader, const JobMeta& meta, const store::BlobStore& blobs) {
   auto row = reader.job(meta.job);
   if (!row) return std::move(row).error();
   if (!row->has_value()) return no_such_job(meta.id);
   // Even an empty place takes five characters.
-  if (Bytes{meta.count} * 5 > limits::kFrame) {
+  const std::uint32_t count = (*row)->count;  // it may have grown
+  if (Bytes{count} * 5 > limits::kFrame) {
     return Error{
         ErrorClass::too_large,
         "This job has too many results for one message; read them in pages from /api/jobs/" + meta.id + "/results."};
   }
-  json::array results(meta.count, nullptr);
+  json::array results(count, nullptr);
   json::array errors;
   std::size_t bytes = 0;
-  for (std::uint32_t from = 0; from < meta.count;) {
+  for (std::uint32_t from = 0; from < count;) {
     auto page = reader.outcomes(meta.job, from, 1000, true);
     if (!page) return std::move(page).error();
     for (const store::OutcomeRow& outcome : *page) {
       const std::uint32_t index = outcome.task.index();
-      if (index >= meta.count) continue;
+      if (index >= count) continue;
       bytes += outcome.body.value.size() + outcome.body.message.size() + 8;
       if (outcome.end == core::TaskEnd::completed) {
         ValueLook look = look_at_value(meta.spec->encoding(), outcome.body, blobs);
@@ -48,7 +55,7 @@ Result<std::string> read_results(store::Reader& reader, const JobMeta& meta, con
       } else {
         errors.push_back(json::object{{"index", index},
                                       {"failure", core::name(outcome.failure)},
-                                      {"message", outcome.body.message},
+                                      {"message", said(outcome.failure, outcome.body.message)},
                                       {"traceback", outcome.body.traceback}});
         bytes += outcome.body.traceback.size() + 64;
       }
@@ -67,7 +74,7 @@ Result<std::string> read_results(store::Reader& reader, const JobMeta& meta, con
                           {"status", core::name((*row)->state)},
                           {"results", std::move(results)},
                           {"errors", std::move(errors)},
-                          {"total_tasks", meta.count}};
+                          {"total_tasks", count}};
   return json::serialize(data);
 }
 
@@ -138,7 +145,7 @@ void JsonSession::act(const wire::JsonMessage& message) {
             });
           });
     case JsonKind::cancel_job:
-      return owner_.operations_.cancel(principal_, message.job_id, std::nullopt, "cancelled by a client",
+      return owner_.operations_.cancel(principal_, message.job_id, std::nullopt, cancel_reason(message),
                                        [self = shared_from_this(), job = message.job_id](Result<std::uint32_t> n) {
                                          if (!n) return self->refuse(n.error(), job);
                                          self->send_status(job);
@@ -335,6 +342,7 @@ void JsonSession::closed(const Error&) {
     worker_ = Worker::no;
     owner_.here_.erase(this);
     s_.workers->unbind(number_, this);
+    s_.workers->left(number_, s_.clock.now().mono);
     s_.queue->gone(number_, queue_session_, true);
   }
   held_.reset();

@@ -26,12 +26,14 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
 
   void assign(queue::Assign& assign, const JobMetaPtr& meta) override;
   void cancel(const queue::Order& order) override;
+  void pause(const queue::PauseOrder&) override {}  // the dialect cannot stop a task that runs
   void take_back(const queue::Order& order) override;
   void acknowledge(const queue::AckOrder& ack) override;
   void drain() override { figures_.draining = true; }
   void flush() override {}
   void lost() override;
   const std::string& id() const override { return worker_id_; }
+  const std::string& host() const override { return figures_.peer; }
   WorkerFigures figures() const override;
   void renew(Now now);
   void look_for_end(const JobMetaPtr& meta);
@@ -80,6 +82,7 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
   bool asked_ = false;
   Instant heard_{}, renewed_{}, asked_life_{};
   WorkerFigures figures_;
+  PeerLog log_;
 };
 
 class JsonSessions {

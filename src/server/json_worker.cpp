@@ -21,6 +21,8 @@ void JsonSession::register_worker(const wire::JsonMessage& message, bool asks_fo
         {ErrorClass::invalid_argument, "\"worker_id\" is missing: a name that stays the same for this worker."}, "");
   if (!valid_name(id))
     return refuse({ErrorClass::invalid_argument, "A worker_id has no characters that cannot be seen."}, "");
+  if (owner_.workers_.full())
+    return refuse({ErrorClass::rate_limited, fmt::format("This server takes {} workers.", limits::kWorkers)}, "");
   worker_ = Worker::joining;
   owner_.workers_.claim(id, [self = shared_from_this(), id](Result<> granted) {
     if (!granted || self->socket_ == nullptr) {
@@ -78,7 +80,7 @@ void JsonSession::register_worker(const wire::JsonMessage& message, bool asks_fo
 void JsonSession::say_no_task() {
   asked_ = false;
   if (held_) return;
-  s_.queue->inspect([weak = weak_from_this(), post = s_.post, number = number_](const core::Farm&) {
+  s_.queue->inspect([weak = weak_from_this(), post = s_.post, number = number_](const core::Farm&, Now) {
     // Behind the deliveries of the steps before it.
     post([weak] {
       const auto self = weak.lock();
@@ -107,8 +109,10 @@ void JsonSession::hand_out() {
   const Fence fence = held_->fence;
   const auto self = shared_from_this();
   const auto give_back = [self, fence](const Error& why) {
-    spdlog::warn("worker {}: task {}/{} cannot be handed out: {}", self->worker_id_, fence.task.job().value,
-                 fence.task.index(), why.message);
+    if (self->log_.take(self->s_.clock.now().mono)) {
+      spdlog::warn("worker {}: task {}/{} cannot be handed out: {}", for_log(self->worker_id_), fence.task.job().value,
+                   fence.task.index(), for_log(why.message));
+    }
     if (self->held_ && self->held_->fence == fence) self->held_.reset();
     queue::ReportCall call;
     call.worker = self->number_;
@@ -116,6 +120,7 @@ void JsonSession::hand_out() {
     report.fence = fence;
     report.ok = false;
     report.failure = core::FailureClass::engine;
+    report.stage = report.body.stage = core::Stage::download;
     report.body.message = why.message;
     self->s_.queue->report(std::move(call));
   };
@@ -250,6 +255,7 @@ void JsonSession::task_end(const wire::JsonMessage& message) {
     }
   } else {
     report.failure = core::FailureClass::exception;
+    report.stage = report.body.stage = core::Stage::execute;
     report.body.message = cut_utf8(std::move(end->message), limits::kMessageBytes);
     report.body.traceback = cut_utf8(std::move(end->traceback), limits::kTracebackBytes);
   }

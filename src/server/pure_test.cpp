@@ -6,9 +6,11 @@
 #include "base/prng.hpp"
 #include "grange/v1/wire.pb.h"
 #include "server/api/routes.hpp"
+#include "server/api/views.hpp"
 #include "server/authorize.hpp"
 #include "server/events.hpp"
 #include "server/follow.hpp"
+#include "server/frame_gate.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
 
@@ -17,6 +19,17 @@ namespace {
 
 bool ruled(const std::vector<MessageRule>& rules, std::string_view message) {
   return std::any_of(rules.begin(), rules.end(), [&](const MessageRule& rule) { return rule.message == message; });
+}
+
+TEST(Views, WorkersAreCalledAsPeopleKnowThem) {
+  const auto name = [](WorkerNo worker) { return worker.value == 3 ? std::string("attic") : std::string(); };
+  EXPECT_EQ(name_workers("It runs on worker 3.", name), "It runs on worker attic.");
+  EXPECT_EQ(name_workers("Worker 3: all taken. The nearest, worker 3: no", name),
+            "Worker attic: all taken. The nearest, worker attic: no");
+  EXPECT_EQ(name_workers("the largest worker, 3, has 4", name), "the largest worker, attic, has 4");
+  for (const char* as_it_is : {"on worker 4", "User 'worker 3' runs 3 tasks", "of 3 workers 3 can", "worker", "worker ",
+                               "coworker 3", "", "worker 99999999999999999999"})
+    EXPECT_EQ(name_workers(as_it_is, name), as_it_is);
 }
 
 TEST(Authorize, EveryFrameAndRequestHasARule) {
@@ -190,7 +203,7 @@ TEST(Follow, EachOutcomeOnceWhateverTheWeather) {
         const std::uint32_t index = open[pick];
         open.erase(open.begin() + static_cast<std::ptrdiff_t>(pick));
         stored[index] = true;
-        if (follow.take(index, room)) ++sent[index];
+        if (follow.take(index, 1, true, true, room)) ++sent[index];
       } else if (open.empty() && !ended) {
         ended = true;
         follow.job_ended();
@@ -200,7 +213,7 @@ TEST(Follow, EachOutcomeOnceWhateverTheWeather) {
         for (; reached < count && taken < 3; ++reached) {
           if (!stored[reached]) continue;
           ++taken;
-          if (follow.take(reached, room)) ++sent[reached];
+          if (follow.take(reached, 1, true, false, room)) ++sent[reached];
         }
         if (!room) {
           follow.pause_sweep();
@@ -225,6 +238,110 @@ TEST(Follow, EachOutcomeOnceWhateverTheWeather) {
     }
     EXPECT_EQ(cancelled, count - handed_out) << "seed " << seed;
   }
+}
+
+// Tasks fail, are taken up again and end a second time, all inside a running job. Whatever the order of live news and
+// looks at the store, the last outcome of each task is what was sent last, and none is sent twice.
+TEST(Follow, ASecondOutcomeIsToldToo) {
+  for (std::uint64_t seed = 1; seed <= 500; ++seed) {
+    Prng prng(seed);
+    const auto below = [&](std::uint64_t n) { return static_cast<std::uint32_t>(prng.below(n)); };
+    std::uint32_t count = 1 + below(12);
+    struct Row {
+      Attempt attempt = 0;  // 0: no outcome
+      bool completed = false;
+    };
+    std::vector<Row> stored(count), sent(count);
+    std::vector<Attempt> newest(count, 0);
+    Follow follow(count, false);
+    if (below(2) == 0) {  // a follower that came back, and has the first outcome of task 0
+      stored[0] = sent[0] = {.attempt = 1, .completed = false};
+      newest[0] = 1;
+      follow.has(0, 1);
+    }
+    const auto say = [&](std::uint32_t i, const Row& row, bool live, bool room) {
+      if (!follow.take(i, row.attempt, row.completed, live, room)) return;
+      EXPECT_GT(row.attempt, sent[i].attempt) << "seed " << seed << " task " << i;
+      sent[i] = row;
+    };
+    std::int64_t cursor = -1;
+    std::vector<Row> page;  // read, and not looked at yet
+    std::uint32_t page_from = 0;
+    bool ended = false, have_page = false;
+    for (int step = 0; step < 20'000 && !follow.finished(); ++step) {
+      const bool room = below(3) != 0;
+      const std::uint32_t i = below(count);
+      switch (below(6)) {
+        case 0:
+        case 1:
+          if (stored[i].attempt != 0 || ended) break;
+          stored[i] = {.attempt = ++newest[i], .completed = below(2) == 0 || newest[i] > 4};
+          say(i, stored[i], true, room);
+          break;
+        case 2:  // a retry
+          if (!ended && stored[i].attempt != 0 && !stored[i].completed) stored[i] = {};
+          break;
+        case 3: {
+          bool all = !ended;
+          for (const Row& row : stored) all = all && row.attempt != 0;
+          if (all && step > 200) {
+            ended = true;
+            follow.job_ended();
+          } else if (!ended && count < 14 && below(20) == 0) {
+            ++count;
+            stored.emplace_back();
+            sent.emplace_back();
+            newest.push_back(0);
+            follow.grow(count);
+          }
+          break;
+        }
+        default:
+          if (have_page) {
+            for (std::uint32_t at = page_from; at < page.size(); ++at) {
+              if (page[at].attempt != 0) say(at, page[at], false, room);
+            }
+            have_page = false;
+            cursor = -1;
+            if (room) {
+              follow.end_sweep();
+            } else {
+              follow.pause_sweep();
+            }
+          } else if (cursor >= 0) {
+            page = stored;
+            page_from = static_cast<std::uint32_t>(cursor);
+            have_page = true;
+          } else if (const auto from = follow.begin_sweep()) {
+            cursor = *from;
+          }
+          break;
+      }
+    }
+    ASSERT_TRUE(follow.finished()) << "seed " << seed;
+    for (std::uint32_t i = 0; i < count; ++i) EXPECT_EQ(sent[i].attempt, stored[i].attempt) << "seed " << seed;
+  }
+}
+
+TEST(PeerLog, AFewLinesThenOneNowAndThen) {
+  PeerLog log;
+  int taken = 0;
+  for (int i = 0; i < 1000; ++i) taken += log.take({1'000'000}) ? 1 : 0;
+  EXPECT_EQ(taken, 5);
+  EXPECT_EQ(log.left_out(), 995u);
+  EXPECT_FALSE(log.take({2'000'000}));
+  EXPECT_TRUE(log.take({11'000'000}));
+  EXPECT_FALSE(log.take({11'000'000}));
+}
+
+TEST(Text, WhatPeersSayIsMadeFitForTheLog) {
+  EXPECT_EQ(for_log("plain \xe2\x82\xac"), "plain \xe2\x82\xac");
+  EXPECT_EQ(for_log("a\nb\x1b[2J\x7f"), "a\\x0ab\\x1b[2J\\x7f");
+  EXPECT_EQ(for_log("\xff\xc2"), "\\xff\\xc2");
+  EXPECT_EQ(for_log("\xc2\x9b"
+                    "2J"),
+            "\\xc2\\x9b2J");
+  EXPECT_EQ(for_log(std::string(1000, 'x')).size(), 203u);
 }
 
 TEST(Text, Conversions) {

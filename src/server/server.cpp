@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <boost/json/serialize.hpp>
 #include <thread>
 
 #include "core/farm.hpp"
@@ -11,6 +12,7 @@
 #include "server/api/rest.hpp"
 #include "server/doorway.hpp"
 #include "server/job_news.hpp"
+#include "server/schedules.hpp"
 
 namespace grange::server {
 namespace {
@@ -73,6 +75,7 @@ class ServerImpl final : public Server {
     alive_.reset();
     tick_.reset();
     upkeep_.reset();
+    calendar_.reset();
     grace_.reset();
     alias_.reset();
     main_.reset();
@@ -97,7 +100,10 @@ class ServerImpl final : public Server {
     // Deliveries are posted as they come: nothing waits on the release thread, and their order stays.
     auto queue = queue::LocalQueue::start(
         *store_, clock_,
-        {.policy = s_.options.policy, .lease = s_.options.lease, .seed = static_cast<std::uint64_t>(s_.started.us)},
+        {.policy = s_.options.policy,
+         .lease = s_.options.lease,
+         .aging = s_.options.aging,
+         .seed = static_cast<std::uint64_t>(s_.started.us)},
         [this, post = s_.post](queue::Delivery delivery) {
           post([this, d = std::make_shared<queue::Delivery>(std::move(delivery))] { deliver(*d); });
         });
@@ -121,9 +127,13 @@ class ServerImpl final : public Server {
     s_.jobs = jobs_.get();
     hub_ = std::make_unique<WorkerHub>(s_);
     s_.workers = hub_.get();
+    std::vector<store::ScheduleRow> schedules;
     {
       auto reader = store_->reader();
       if (!reader) return std::move(reader).error();
+      auto rows = (*reader)->schedules();
+      if (!rows) return std::move(rows).error();
+      schedules = std::move(*rows);
       auto known = (*reader)->workers();
       if (!known) return std::move(known).error();
       for (const store::WorkerRow& row : *known) hub_->remember(row.worker, row.id);
@@ -131,10 +141,12 @@ class ServerImpl final : public Server {
     output_ = std::make_unique<TaskOutput>(s_);
     news_ = std::make_unique<JobNews>(s_);
     operations_ = std::make_unique<Operations>(s_, watch_);
+    schedules_ = std::make_unique<Schedules>(schedule_ports());
+    schedules_->load(std::move(schedules));
     worker_sessions_ = std::make_unique<WorkerSessions>(s_, *output_);
     client_sessions_ = std::make_unique<ClientSessions>(s_, *operations_);
     json_sessions_ = std::make_unique<JsonSessions>(s_, *operations_, watch_, *worker_sessions_, *output_);
-    rest_ = std::make_unique<Rest>(s_, *operations_, watch_, *output_, *client_sessions_);
+    rest_ = std::make_unique<Rest>(s_, *operations_, *schedules_, watch_, *output_, *client_sessions_);
     door_ = std::make_unique<Doorway>(s_, *worker_sessions_, *client_sessions_, *json_sessions_);
 
     auto main = listen_on(s_.options.port, false);
@@ -152,6 +164,7 @@ class ServerImpl final : public Server {
       tick_ = s_.loop.every(kTick, [this] { tick(); });
       upkeep_ = s_.loop.every(kUpkeep, [this] { upkeep(); });
       upkeep();
+      schedules_->look();
     });
     return {};
   }
@@ -181,6 +194,7 @@ class ServerImpl final : public Server {
         grace_ = s_.loop.after(Millis{100}, [this, done] {
           tick_.reset();
           upkeep_.reset();
+          calendar_.reset();
           s_.post([this, done] {
             alias_.reset();
             main_.reset();
@@ -224,7 +238,67 @@ class ServerImpl final : public Server {
     return net::listen(s_.loop, std::move(options), std::move(handlers));
   }
 
+  // What the schedules need of the rest.
+  SchedulePorts schedule_ports() {
+    SchedulePorts ports;
+    ports.now = [this] { return clock_.now().wall; };
+    ports.wake = [this](Millis in) {
+      calendar_ = s_.loop.after(in, [this] {
+        s_.post([this] {  // not from inside the timer that this replaces
+          if (!s_.stopping) schedules_->look();
+        });
+      });
+    };
+    ports.submit = [this](const store::ScheduleRow& row, const std::string& key, auto done) {
+      auto file = read_job_file(row.file);
+      if (!file) return done(std::move(file).error());
+      SubmitInput input = to_input(std::move(*file));
+      input.spec.set_key(key);
+      if (input.spec.user().empty()) input.spec.set_user(row.user);
+      // Who set it up was authorized then.
+      operations_->submit({row.user, PrincipalKind::local}, std::move(input),
+                          [done = std::move(done)](Result<SubmitAnswer> answer) {
+                            if (!answer) return done(std::move(answer).error());
+                            done(SchedulePorts::Submitted{.job_id = answer->meta->id, .existed = answer->existed});
+                          });
+    };
+    ports.has_ended = [this](const std::string& job, auto done) {
+      operations_->status(
+          {"schedule", PrincipalKind::local}, job, [done = std::move(done)](Result<JobFigures> figures) {
+            done(figures ? core::ended(figures->row.state) : figures.error().cls == ErrorClass::not_found);
+          });
+    };
+    ports.save = [this](store::ScheduleRow row, auto done) {
+      on_store([row = std::move(row)](store::Store& store) { return store.put_schedule(row); }, std::move(done));
+    };
+    ports.drop = [this](const std::string& name, auto done) {
+      on_store(
+          [name](store::Store& store) -> Result<> {
+            auto dropped = store.drop_schedule(name);
+            if (!dropped) return std::move(dropped).error();
+            return {};
+          },
+          std::move(done));
+    };
+    ports.tell = [this](std::string_view type, const store::ScheduleRow& row) {
+      s_.events->publish(Topic::system, {}, "", type, boost::json::serialize(schedule_json(row)), clock_.now().wall);
+    };
+    return ports;
+  }
+
+  // Runs on the store's own thread, between two commits; answers on the Loop.
+  void on_store(std::function<Result<>(store::Store&)> work, std::function<void(Result<>)> done) {
+    queue_->maintain([work = std::move(work), done = std::move(done), post = s_.post](store::Store& store) {
+      auto result = work(store);
+      post([done, result = std::move(result)] { done(result); });
+    });
+  }
+
   void deliver(queue::Delivery& delivery) {
+    for (const queue::JobChange& change : delivery.jobs) {
+      const JobMetaPtr known = s_.jobs->find(change.job);
+      if (known == nullptr ? change.open : known->count != change.count) s_.jobs->grew(change.job, change.count);
+    }
     hub_->deliver(delivery);
     client_sessions_->deliver(delivery);
     JobNo last{};
@@ -238,6 +312,7 @@ class ServerImpl final : public Server {
   void tick() {
     const Now now = clock_.now();
     worker_sessions_->tick(now);
+    hub_->tick(now.mono);
     client_sessions_->tick(now);
     json_sessions_->tick(now);
     output_->tick();
@@ -248,9 +323,10 @@ class ServerImpl final : public Server {
   // Retention. Little at a time, so that commits do not wait behind it.
   void upkeep() {
     if (s_.stopping) return;
-    const WallMs before{clock_.now().wall.ms - s_.options.retain.count()};
-    queue_->maintain([this, before, keep = s_.options.retain_jobs, post = s_.post](store::Store& store) {
-      auto forgotten = store.forget_ended(before, keep, kForgetAtOnce);
+    const WallMs wall = clock_.now().wall;
+    const WallMs before{wall.ms - s_.options.retain.count()};
+    queue_->maintain([this, before, wall, keep = s_.options.retain_jobs, post = s_.post](store::Store& store) {
+      auto forgotten = store.forget_ended(before, wall, keep, kForgetAtOnce);
       if (!forgotten) {
         spdlog::warn("retention: {}", forgotten.error().message);
         return;
@@ -301,13 +377,14 @@ class ServerImpl final : public Server {
   std::unique_ptr<TaskOutput> output_;
   std::unique_ptr<JobNews> news_;
   std::unique_ptr<Operations> operations_;
+  std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<WorkerSessions> worker_sessions_;
   std::unique_ptr<ClientSessions> client_sessions_;
   std::unique_ptr<JsonSessions> json_sessions_;
   std::unique_ptr<Rest> rest_;
   std::unique_ptr<Doorway> door_;
   std::unique_ptr<net::Listener> main_, alias_;
-  std::unique_ptr<net::Timer> tick_, upkeep_, again_, grace_;
+  std::unique_ptr<net::Timer> tick_, upkeep_, again_, grace_, calendar_;
   std::thread stopper_;
   Instant swept_{};
   std::vector<JobNo> silenced_;  // jobs that were deleted; their logs are still there

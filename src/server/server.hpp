@@ -18,6 +18,7 @@ struct ServerOptions {
   std::uint16_t ws_port = 9000;  // WebSocket at any path; 0: none
   std::string data_dir;
   std::string policy = "priority";
+  Millis aging{0};    // a job that waited so long is one priority higher; 0: never
   std::string token;  // empty: none, and then loopback only
   std::vector<std::string> allowed_hosts;
   Millis lease = limits::kLease;

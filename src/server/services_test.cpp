@@ -150,6 +150,87 @@ TEST_F(Parts, AFollowerAsksAgainWhenTheReadersWereFull) {
   loop_.stop();
 }
 
+// A table full of sessions that nobody came back to keeps nobody out; one full of sessions that are here does.
+TEST_F(Parts, TheSessionGoneLongestMakesRoom) {
+  loop_.start_thread();
+  auto store = store::Store::open({.directory = folder_.path()});
+  ASSERT_TRUE(store.ok());
+  auto queue = queue::LocalQueue::start(**store, clock_, {}, [](queue::Delivery) {});
+  ASSERT_TRUE(queue.ok());
+  s_.queue = queue->get();
+  JobWatch watch;
+  Operations operations(s_, watch);
+  const Principal who{"local", PrincipalKind::local};
+  loop_.call([&] {
+    ClientSessions sessions(s_, operations, 2);
+    std::vector<SocketPtr> sockets;
+    std::vector<net::ConnectionPtr> far;
+    const auto enter = [&](const std::string& id) {
+      auto [near, other] = net::memory_pair(loop_);
+      far.push_back(other);
+      sockets.push_back(std::make_shared<Socket>(near, who));
+      sockets.back()->listen([] {});
+      pb::Frame hello;
+      hello.mutable_hello()->set_protocol(1);
+      hello.mutable_hello()->set_session_id(id);
+      sessions.hello(sockets.back(), hello);
+      return sockets.back()->open();
+    };
+    EXPECT_TRUE(enter("a"));
+    EXPECT_TRUE(enter("b"));
+    EXPECT_FALSE(enter("c")) << "both are here";
+    sessions.find("a")->closed({ErrorClass::timeout, ""});
+    EXPECT_TRUE(enter("c"));
+    EXPECT_EQ(sessions.size(), 2u);
+    EXPECT_EQ(sessions.find("a"), nullptr);
+    EXPECT_NE(sessions.find("b"), nullptr);
+    sessions.find("b")->retire(1000, "");
+    sessions.find("c")->retire(1000, "");
+    for (const auto& one : far) one->close(1000, "");
+  });
+  (*queue)->stop();
+  loop_.stop();
+}
+
+class Named final : public WorkerChannel {
+ public:
+  explicit Named(std::string name) : name_(std::move(name)) {}
+  void assign(queue::Assign&, const JobMetaPtr&) override {}
+  void cancel(const queue::Order&) override {}
+  void pause(const queue::PauseOrder&) override {}
+  void take_back(const queue::Order&) override {}
+  void acknowledge(const queue::AckOrder&) override {}
+  void drain() override {}
+  void flush() override {}
+  void lost() override {}
+  const std::string& id() const override { return name_; }
+  const std::string& host() const override { return name_; }
+  WorkerFigures figures() const override { return {}; }
+
+ private:
+  std::string name_;
+};
+
+TEST_F(Parts, NamesOfWorkersThatAnybodyCanMakeUpAreBounded) {
+  WorkerHub hub(s_);
+  const auto here = std::make_shared<Named>("here");
+  hub.bind(WorkerNo{1}, here);
+  hub.left(WorkerNo{1}, Instant{1});  // and came back
+  const std::uint32_t many = limits::kWorkers + 500;
+  for (std::uint32_t i = 2; i <= many; ++i) {
+    hub.remember(WorkerNo{i}, "made up " + std::to_string(i));
+    hub.left(WorkerNo{i}, Instant{static_cast<std::int64_t>(i)});
+  }
+  hub.tick(Instant{static_cast<std::int64_t>(many)});
+  const Instant later = Instant{static_cast<std::int64_t>(many)} + std::chrono::duration_cast<Micros>(s_.options.lease);
+  hub.tick(later);
+  EXPECT_EQ(hub.names(), std::size_t{limits::kWorkers});
+  EXPECT_EQ(hub.name_of(WorkerNo{1}), "here");
+  EXPECT_EQ(hub.name_of(WorkerNo{2}), "");
+  EXPECT_EQ(hub.name_of(WorkerNo{many}), "made up " + std::to_string(many));
+  hub.unbind(WorkerNo{1}, here.get());
+}
+
 TEST(EventsOfTasks, AreAskedForByWhoFollowsThem) {
   Events events(1);
   const Events::Sink deaf{.fact = [](const Fact&) { return true; }, .gap = [](std::uint64_t) { return true; }};

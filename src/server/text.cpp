@@ -61,6 +61,39 @@ std::string cut_utf8(std::string text, std::size_t bytes) {
   return text;
 }
 
+std::string for_log(std::string_view text, std::size_t bytes) {
+  const bool cut = text.size() > bytes;
+  const std::string part = cut_utf8(std::string(text.substr(0, bytes + 4)), bytes);
+  const bool readable = is_utf8(part);
+  std::string out;
+  for (std::size_t i = 0; i < part.size(); ++i) {
+    const auto c = static_cast<unsigned char>(part[i]);
+    // C1 controls (U+0080 to U+009F) move cursors, too.
+    const bool c1 = readable && c == 0xC2 && static_cast<unsigned char>(part[i + 1]) < 0xA0;
+    if (c < 0x20 || c == 0x7f || (c >= 0x80 && !readable) || c1) {
+      out += fmt::format("\\x{:02x}", c);
+      if (c1) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(part[++i]));
+    } else {
+      out.push_back(part[i]);
+    }
+  }
+  return cut ? out + "..." : out;
+}
+
+std::string said(core::FailureClass failure, std::string message) {
+  if (!message.empty()) return message;
+  switch (failure) {
+    case core::FailureClass::worker_lost:
+      return "The worker that ran it was lost.";
+    case core::FailureClass::deadline:
+      return "The job's deadline passed before it ended.";
+    case core::FailureClass::dependency:
+      return "What it waits for did not succeed.";
+    default:
+      return {};
+  }
+}
+
 std::string html_escape(std::string_view text) {
   std::string out;
   for (const char c : text) {

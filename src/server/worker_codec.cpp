@@ -10,10 +10,14 @@
 namespace grange::server {
 namespace {
 
+constexpr std::size_t kModels = 1000;
+constexpr std::uint64_t kLongestLife = 100ull * 366 * 24 * 3600 * 1000;
+
 void refuse(queue::ResultReport& report, core::FailureClass failure, bool permanent, std::string why) {
   report.ok = false;
   report.permanent = permanent;
   report.failure = failure;
+  report.stage = report.body.stage = core::Stage::upload;  // it ran; its result did not arrive
   report.body.value.clear();
   report.body.value_sha256.clear();
   report.body.files.clear();
@@ -35,6 +39,9 @@ Result<core::Capacity> to_capacity(const pb::Manifest& manifest) {
   out.slots = std::clamp<std::uint32_t>(manifest.slots(), 1, limits::kWindow);
   out.cpus_milli = manifest.cpus_milli() == 0 ? out.slots * 1000 : manifest.cpus_milli();
   out.gpus_milli = static_cast<std::uint32_t>(std::min(manifest.gpus_size(), 1024)) * 1000;
+  for (const pb::Gpu& gpu : manifest.gpus()) {
+    if (out.gpu_memory == 0 || gpu.memory_bytes() < out.gpu_memory) out.gpu_memory = gpu.memory_bytes();
+  }
   out.memory = manifest.memory_bytes();
   out.disk = manifest.disk_bytes();
   for (const std::string& engine : manifest.engines()) {
@@ -43,6 +50,19 @@ Result<core::Capacity> to_capacity(const pb::Manifest& manifest) {
     out.engines.push_back(engine);
     if (engine == "python") out.engines.emplace_back(kPythonJson);
   }
+  if (!manifest.pool().empty()) {
+    if (!valid_name(manifest.pool()))
+      return Error{ErrorClass::invalid_argument, "The manifest names a pool that cannot be one."};
+    out.pool = manifest.pool();
+  }
+  if (static_cast<std::size_t>(manifest.models_size()) > kModels)
+    return Error{ErrorClass::invalid_argument, fmt::format("The manifest may name {} models.", kModels)};
+  for (const std::string& model : manifest.models()) {
+    if (!valid_name(model))
+      return Error{ErrorClass::invalid_argument, "The manifest names a model that cannot be one."};
+    out.models.push_back(model);
+  }
+  out.life = Millis{static_cast<std::int64_t>(std::min<std::uint64_t>(manifest.life_ms(), kLongestLife))};
   if (out.engines.size() > 64 || manifest.labels_size() > static_cast<int>(limits::kLabels)) {
     return Error{ErrorClass::invalid_argument, "The manifest has too many engines or labels."};
   }
@@ -53,6 +73,8 @@ Result<core::Capacity> to_capacity(const pb::Manifest& manifest) {
   }
   std::sort(out.engines.begin(), out.engines.end());
   out.engines.erase(std::unique(out.engines.begin(), out.engines.end()), out.engines.end());
+  std::sort(out.models.begin(), out.models.end());
+  out.models.erase(std::unique(out.models.begin(), out.models.end()), out.models.end());
   std::sort(out.labels.begin(), out.labels.end());
   return out;
 }
@@ -69,6 +91,13 @@ queue::ResultReport to_report(pb::TaskResult& result, const store::BlobStore& bl
     report.failure = failure > 0 && failure <= static_cast<int>(core::FailureClass::cancelled)
                          ? static_cast<core::FailureClass>(failure)
                          : core::FailureClass::engine;
+    const int stage = static_cast<int>(result.stage());
+    if (stage > 0 && stage <= static_cast<int>(core::Stage::upload)) report.stage = static_cast<core::Stage>(stage);
+    body.stage = report.stage;
+    if (report.failure == core::FailureClass::exception) {
+      report.exception = cut_utf8(std::move(*result.mutable_exception()), limits::kNameBytes);
+      body.exception = report.exception;
+    }
   }
   if (!result.value().empty()) body.value = std::move(*result.mutable_value());
   if (!result.message().empty()) body.message = cut_utf8(std::move(*result.mutable_message()), limits::kMessageBytes);

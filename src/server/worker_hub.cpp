@@ -1,11 +1,18 @@
 #include "server/worker_hub.hpp"
 
+#include "server/text.hpp"
+
 namespace grange::server {
 
 const std::string& WorkerHub::name_of(WorkerNo worker) const {
   static const std::string none;
   const auto it = names_.find(worker);
   return it == names_.end() ? none : it->second;
+}
+
+const std::string& WorkerHub::host_of(WorkerNo worker) const {
+  const WorkerChannel* channel = find(worker);
+  return channel == nullptr ? name_of(worker) : channel->host();
 }
 
 std::optional<WorkerNo> WorkerHub::number_of(const std::string& id) const {
@@ -28,6 +35,20 @@ void WorkerHub::unbind(WorkerNo worker, const WorkerChannel* channel) {
 WorkerChannel* WorkerHub::find(WorkerNo worker) const {
   const auto it = channels_.find(worker);
   return it == channels_.end() ? nullptr : it->second.get();
+}
+
+void WorkerHub::tick(Instant now) {
+  while (!gone_.empty()) {
+    const auto& [worker, since] = gone_.front();
+    if (now - since < std::chrono::duration_cast<Micros>(s_.options.lease) && gone_.size() <= limits::kWorkers) return;
+    if (names_.size() <= limits::kWorkers) {
+      // There is room: keep the name, and look again when there is none. The list is bounded all the same.
+      if (gone_.size() <= limits::kWorkers) return;
+    } else if (!channels_.contains(worker)) {
+      names_.erase(worker);
+    }
+    gone_.pop_front();
+  }
 }
 
 void WorkerHub::deliver(queue::Delivery& delivery) {
@@ -64,6 +85,9 @@ void WorkerHub::deliver(queue::Delivery& delivery) {
   for (const queue::Order& order : delivery.cancel) {
     if (WorkerChannel* to = at(order.worker)) to->cancel(order);
   }
+  for (const queue::PauseOrder& order : delivery.pause) {
+    if (WorkerChannel* to = at(order.worker)) to->pause(order);
+  }
   for (const queue::Order& order : delivery.take_back) {
     if (WorkerChannel* to = at(order.worker)) to->take_back(order);
   }
@@ -78,11 +102,15 @@ void WorkerHub::deliver(queue::Delivery& delivery) {
   }
 }
 
+Result<WorkerNo> WorkerHub::known(const std::string& id) const {
+  if (const auto number = number_of(id)) return *number;
+  return Error{ErrorClass::not_found,
+               "There is no worker \"" + cut_utf8(id, limits::kNameBytes) + "\". List them with: grange workers"};
+}
+
 Result<> WorkerHub::drain(const std::string& id) {
-  const auto number = number_of(id);
-  if (!number)
-    return Error{ErrorClass::not_found,
-                 "There is no worker \"" + id.substr(0, limits::kNameBytes) + "\". List them with: grange workers"};
+  const auto number = known(id);
+  if (!number) return number.error();
   WorkerChannel* channel = find(*number);
   if (channel == nullptr) return Error{ErrorClass::conflict, "The worker \"" + id + "\" is not connected."};
   s_.queue->drain(*number);

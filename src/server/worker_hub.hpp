@@ -2,6 +2,7 @@
 // reach them through it.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -29,12 +30,14 @@ class WorkerChannel {
   virtual ~WorkerChannel() = default;
   virtual void assign(queue::Assign& assign, const JobMetaPtr& meta) = 0;  // meta null: not in memory yet
   virtual void cancel(const queue::Order& order) = 0;
+  virtual void pause(const queue::PauseOrder& order) = 0;
   virtual void take_back(const queue::Order& order) = 0;
   virtual void acknowledge(const queue::AckOrder& ack) = 0;
   virtual void drain() = 0;
   virtual void flush() = 0;
   virtual void lost() = 0;  // its lease ended: what it held is somebody else's
   virtual const std::string& id() const = 0;
+  virtual const std::string& host() const = 0;  // how other members of a gang find it
   virtual WorkerFigures figures() const = 0;
   bool touched = false;  // by the delivery at hand
 };
@@ -45,15 +48,22 @@ class WorkerHub {
 
   void remember(WorkerNo worker, const std::string& id) { names_[worker] = id; }
   const std::string& name_of(WorkerNo worker) const;  // "" when it never was
+  const std::string& host_of(WorkerNo worker) const;  // the name of its machine; its own, when it is not here
   std::optional<WorkerNo> number_of(const std::string& id) const;
 
   // The channel of a worker's number, once the queue answered its hello.
   void bind(WorkerNo worker, std::shared_ptr<WorkerChannel> channel);
   void unbind(WorkerNo worker, const WorkerChannel* channel);  // no effect when another took its place
   WorkerChannel* find(WorkerNo worker) const;
+  // A worker that has no session to come back to (of the JSON dialect) is gone. Anybody can make up ids: when there are
+  // too many, the names of those gone longest are forgotten.
+  void left(WorkerNo worker, Instant now) { gone_.emplace_back(worker, now); }
+  void tick(Instant now);
+  std::size_t names() const { return names_.size(); }
 
   void deliver(queue::Delivery& delivery);
   Result<> drain(const std::string& id);
+  Result<WorkerNo> known(const std::string& id) const;  // not_found, with what to do
   std::size_t size() const { return channels_.size(); }
   const std::unordered_map<WorkerNo, std::shared_ptr<WorkerChannel>>& all() const { return channels_; }
 
@@ -62,6 +72,7 @@ class WorkerHub {
   std::unordered_map<WorkerNo, std::shared_ptr<WorkerChannel>> channels_;
   std::unordered_map<WorkerNo, std::string> names_;
   std::vector<std::shared_ptr<WorkerChannel>> touched_;
+  std::deque<std::pair<WorkerNo, Instant>> gone_;
 };
 
 }  // namespace grange::server

@@ -5,6 +5,7 @@
 #include <list>
 #include <unordered_set>
 
+#include "server/frame_gate.hpp"
 #include "server/socket.hpp"
 #include "server/task_output.hpp"
 #include "server/worker_codec.hpp"
@@ -33,12 +34,14 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   // WorkerChannel
   void assign(queue::Assign& assign, const JobMetaPtr& meta) override;
   void cancel(const queue::Order& order) override;
+  void pause(const queue::PauseOrder& order) override;
   void take_back(const queue::Order& order) override;
   void acknowledge(const queue::AckOrder& ack) override;
   void drain() override;
   void flush() override;
   void lost() override;
   const std::string& id() const override { return worker_id_; }
+  const std::string& host() const override { return host_; }
   WorkerFigures figures() const override;
   // Peer
   void message(std::string bytes, bool binary) override;
@@ -70,7 +73,10 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   void push(std::string bytes);
   void refuse(const Error& error, bool fatal);
   pb::WorkerOrders& orders() { return *out_.mutable_orders(); }
-  void send_orders();
+  void add_spec(const JobMeta& known);
+  void add_inputs(pb::Assignment& order, std::vector<queue::Input>& inputs);
+  void close_frame();
+  void note(std::string_view what, std::string_view words);
   void renew();
   void drains_itself();
   bool remember_spec(JobNo job);
@@ -80,7 +86,7 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   WorkerSessions& owner_;
   Services& s_;
   TaskOutput& output_;
-  std::string worker_id_, session_id_, name_, manifest_;
+  std::string worker_id_, session_id_, name_, host_, manifest_;
   core::Capacity capacity_;
   WorkerNo number_{};
   std::uint64_t queue_session_ = 0;
@@ -95,11 +101,13 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   std::unordered_map<TaskId, Held> held_;
   std::list<JobNo> specs_order_;  // newest first
   std::unordered_map<JobNo, std::list<JobNo>::iterator> specs_sent_;
-  pb::Frame out_;  // orders of the delivery at hand
+  std::vector<pb::Frame> closed_;  // orders that go before those at hand, and wait for a spec
+  pb::Frame out_;                  // orders of the delivery at hand
   std::size_t out_bytes_ = 0;
   std::size_t out_items_ = 0;
   std::uint32_t specs_awaited_ = 0;  // orders wait until these were read, to keep their order
   WorkerFigures figures_;
+  PeerLog log_;
 };
 
 class WorkerSessions {
@@ -112,6 +120,7 @@ class WorkerSessions {
   void dropped(const std::string& worker_id, const WorkerSession* session);
   // For the JSON dialect too: may a new session take this id? Answers after at most a few seconds.
   void claim(const std::string& worker_id, std::function<void(Result<>)> done);
+  bool full() const { return sessions_.size() + json_ids_.size() >= limits::kWorkers; }
   void hold(const std::string& worker_id) { json_ids_.insert(worker_id); }
   void let_go(const std::string& worker_id) { json_ids_.erase(worker_id); }
   pb::Frame& scratch() { return scratch_; }

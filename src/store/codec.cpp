@@ -4,15 +4,22 @@ namespace grange::store {
 namespace {
 
 // Numbers are on disk: never reuse one.
-enum Tag : std::uint64_t { message = 1, traceback, exit_code, files, value_sha256, queued_us, cpu_us, max_rss, blob };
+enum Tag : std::uint64_t {
+  message = 1,
+  traceback,
+  exit_code,
+  files,
+  value_sha256,
+  queued_us,
+  cpu_us,
+  max_rss,
+  blob,
+  exception,
+  stage
+};
 
-std::uint64_t zigzag(std::int32_t v) {
-  return (static_cast<std::uint32_t>(v) << 1) ^ static_cast<std::uint32_t>(v >> 31);
-}
-std::int32_t unzigzag(std::uint64_t v) {
-  const auto u = static_cast<std::uint32_t>(v);
-  return static_cast<std::int32_t>((u >> 1) ^ (~(u & 1) + 1));
-}
+// What came to a request after its labels. On disk, too.
+enum RequestTag : std::uint64_t { gpu_memory = 1, model, pool, min_life, negated };
 
 }  // namespace
 
@@ -25,27 +32,61 @@ std::string pack_request(const core::Request& request) {
   p.number(request.disk);
   p.bytes(request.engine);
   p.number(request.labels.size());
-  for (const auto& [key, value] : request.labels) {
-    p.bytes(key);
-    p.bytes(value);
+  for (const core::LabelRule& label : request.labels) {
+    p.bytes(label.key);
+    p.bytes(label.value);
+  }
+  p.tagged(gpu_memory, request.gpu_memory);
+  p.tagged(model, request.model);
+  p.tagged(pool, request.pool);
+  p.tagged(min_life, zigzag(request.min_life.count()));
+  for (std::size_t i = 0; i < request.labels.size(); ++i) {
+    if (!request.labels[i].negate) continue;
+    p.number(negated);
+    p.number(i);
   }
   return out;
 }
 
 bool unpack_request(std::string_view packed, core::Request& request) {
   Unpacker u(packed);
-  request.cpus_milli = static_cast<std::uint32_t>(u.number());
-  request.gpus_milli = static_cast<std::uint32_t>(u.number());
+  request = {};
+  request.cpus_milli = u.u32();
+  request.gpus_milli = u.u32();
   request.memory = u.number();
   request.disk = u.number();
   request.engine = u.bytes();
   const std::uint64_t labels = u.number();
-  request.labels.clear();
   for (std::uint64_t i = 0; i < labels && u.ok(); ++i) {
-    std::string key(u.bytes());
-    request.labels.emplace_back(std::move(key), u.bytes());
+    core::LabelRule& label = request.labels.emplace_back();
+    label.key = u.bytes();
+    label.value = u.bytes();
   }
-  return u.ok() && u.done();
+  while (!u.done()) {
+    switch (u.number()) {
+      case gpu_memory:
+        request.gpu_memory = u.number();
+        break;
+      case model:
+        request.model = u.bytes();
+        break;
+      case pool:
+        request.pool = u.bytes();
+        break;
+      case min_life:
+        request.min_life = Millis{unzigzag(u.number())};
+        break;
+      case negated: {
+        const std::uint64_t at = u.number();
+        if (at >= request.labels.size()) return false;
+        request.labels[static_cast<std::size_t>(at)].negate = true;
+        break;
+      }
+      default:
+        return false;
+    }
+  }
+  return u.ok();
 }
 
 std::string pack_sizes(const std::vector<std::uint32_t>& sizes) {
@@ -77,25 +118,17 @@ bool unpack_sizes(std::string_view packed, std::uint32_t count, std::vector<std:
 void pack_extra(const core::ResultBody& body, std::string& out) {
   out.clear();
   Packer p(out);
-  const auto text = [&](Tag tag, const std::string& value) {
-    if (value.empty()) return;
-    p.number(tag);
-    p.bytes(value);
-  };
-  const auto number = [&](Tag tag, std::uint64_t value) {
-    if (value == 0) return;
-    p.number(tag);
-    p.number(value);
-  };
-  number(exit_code, zigzag(body.exit_code));
-  number(queued_us, body.queued_us);
-  number(cpu_us, body.cpu_us);
-  number(max_rss, body.max_rss_bytes);
-  text(value_sha256, body.value_sha256);
-  text(files, body.files);
-  for (const auto& sha : body.blobs) text(blob, sha);
-  text(message, body.message);
-  text(traceback, body.traceback);
+  p.tagged(exit_code, zigzag(body.exit_code));
+  p.tagged(stage, static_cast<std::uint64_t>(body.stage));
+  p.tagged(queued_us, body.queued_us);
+  p.tagged(cpu_us, body.cpu_us);
+  p.tagged(max_rss, body.max_rss_bytes);
+  p.tagged(value_sha256, body.value_sha256);
+  p.tagged(files, body.files);
+  for (const auto& sha : body.blobs) p.tagged(blob, sha);
+  p.tagged(exception, body.exception);
+  p.tagged(message, body.message);
+  p.tagged(traceback, body.traceback);
 }
 
 bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody& body) {
@@ -103,7 +136,7 @@ bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody
   while (!u.done()) {
     switch (u.number()) {
       case exit_code:
-        body.exit_code = unzigzag(u.number());
+        body.exit_code = static_cast<std::int32_t>(unzigzag(u.number()));
         break;
       case queued_us:
         body.queued_us = u.number();
@@ -123,6 +156,15 @@ bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody
       case blob:
         body.blobs.emplace_back(u.bytes());
         break;
+      case exception:
+        body.exception = u.bytes();
+        break;
+      case stage: {
+        const std::uint64_t at = u.number();
+        if (at > static_cast<std::uint64_t>(core::Stage::upload)) return false;
+        body.stage = static_cast<core::Stage>(at);
+        break;
+      }
       case message:
         body.message = u.bytes();
         break;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/bodies.hpp"
+#include "core/records.hpp"
 #include "core/types.hpp"
 
 namespace grange::store {
@@ -25,6 +26,17 @@ class Packer {
   void bytes(std::string_view b) {
     number(b.size());
     out_.append(b);
+  }
+  // Only what is not empty, after a number that says what it is.
+  void tagged(std::uint64_t tag, std::uint64_t v) {
+    if (v == 0) return;
+    number(tag);
+    number(v);
+  }
+  void tagged(std::uint64_t tag, std::string_view b) {
+    if (b.empty()) return;
+    number(tag);
+    bytes(b);
   }
 
  private:
@@ -48,6 +60,11 @@ class Unpacker {
     ok_ = false;
     return 0;
   }
+  std::uint32_t u32() {
+    const std::uint64_t v = number();
+    if (v > UINT32_MAX) ok_ = false;
+    return static_cast<std::uint32_t>(v);
+  }
   std::string_view bytes() {
     const std::uint64_t size = number();
     if (!ok_ || size > in_.size()) {
@@ -64,8 +81,25 @@ class Unpacker {
   bool ok_ = true;
 };
 
+// Small numbers of either sign stay short.
+inline std::uint64_t zigzag(std::int64_t v) {
+  return (static_cast<std::uint64_t>(v) << 1) ^ static_cast<std::uint64_t>(v >> 63);
+}
+inline std::int64_t unzigzag(std::uint64_t v) {
+  return static_cast<std::int64_t>((v >> 1) ^ (~(v & 1) + 1));
+}
+
+// Blobs of version 1 of the schema are still read.
 std::string pack_request(const core::Request& request);
 bool unpack_request(std::string_view packed, core::Request& request);
+
+// What of a header has no column of its own. Empty when all of it is as by default.
+std::string pack_more(const core::JobHeader& header);
+bool unpack_more(std::string_view packed, core::JobHeader& header);
+
+// Failures by class, a byte each, as one number.
+std::uint64_t pack_failures(const core::FailureCounts& failures);
+core::FailureCounts unpack_failures(std::uint64_t packed);
 
 // Sizes as (size, run) pairs: arguments of one array are mostly alike.
 std::string pack_sizes(const std::vector<std::uint32_t>& sizes);

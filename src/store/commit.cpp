@@ -1,22 +1,9 @@
 // One batch of records, one transaction. Memory follows the disk: what a failed batch changed in it is taken back.
-#include <fmt/format.h>
-
-#include "base/assert.hpp"
+#include "store/body_of.hpp"
 #include "store/codec.hpp"
 #include "store/sqlite_store.hpp"
 
 namespace grange::store {
-namespace {
-
-template <class T>
-const T* body_of(const core::Bodies& bodies, core::BodyRef ref) {
-  if (ref == core::kNoBody) return nullptr;
-  GRANGE_ASSERT(ref < bodies.size());
-  return std::get_if<T>(&bodies[ref]);
-}
-
-}  // namespace
-
 Result<> SqliteStore::commit(const Commit& commit) {
   if (commit.records.empty()) return {};
   const Counters before = counters_;
@@ -37,7 +24,6 @@ Result<> SqliteStore::commit(const Commit& commit) {
     undo(before);
     return std::move(failure.error);
   }
-  for (const std::uint64_t task : ended_extras_) extras_.erase(task);
   ended_extras_.clear();
   return {};
 }
@@ -46,6 +32,7 @@ void SqliteStore::undo(const Counters& before) {
   if (db_.in_transaction()) db_.rollback();
   counters_ = before;
   jobs_.clear();  // read again from disk when they are needed
+  extras_.insert(ended_extras_.begin(), ended_extras_.end());
   ended_extras_.clear();
   worker_deltas_.clear();
 }
@@ -75,96 +62,23 @@ void SqliteStore::apply(const core::TaskEnded& r, const core::Bodies& bodies) {
     if (r.end == core::TaskEnd::completed) ++delta.completed;
     delta.run_us += r.run_us;
   }
-  if (!extras_.empty() && extras_.contains(r.task.packed)) {
+  if (!extras_.empty() && extras_.erase(r.task.packed) != 0) {
+    ended_extras_.push_back(r.task.packed);  // before what may fail
     sql("DELETE FROM kept WHERE task=?").bind_u(1, r.task.packed).run();
     sql("DELETE FROM checkpoints WHERE task=?").bind_u(1, r.task.packed).run();
     drop_refs(r.task, kCheckpointRef);
-    ended_extras_.push_back(r.task.packed);
-  }
-}
-
-void SqliteStore::apply(const core::JobAdded& r, const core::Bodies& bodies) {
-  static const core::JobBody kEmpty;
-  const auto* found = body_of<core::JobBody>(bodies, r.body);
-  const core::JobBody& body = found != nullptr ? *found : kEmpty;
-  const core::JobHeader& h = r.header;
-  const std::string request = pack_request(h.request);
-  auto& s = sql(
-      "INSERT INTO jobs(no, id, key, digest, name, user, engine, count, priority, request, max_attempts, backoff_base, "
-      "backoff_cap, crash_limit, fail_fast, submitted) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-  s.bind(1, r.job.value);
-  // An id that is the number is not stored: find_job falls back to the number.
-  body.id.empty() || body.id == std::to_string(r.job.value) ? s.bind_null(2) : s.bind_text(2, body.id);
-  body.key.empty() ? s.bind_null(3) : s.bind_text(3, body.key);
-  s.bind_text(4, body.digest).bind_text(5, body.name).bind_text(6, body.user).bind_text(7, body.engine);
-  s.bind(8, h.count)
-      .bind(9, h.priority)
-      .bind_blob(10, request)
-      .bind(11, h.retry.max_attempts)
-      .bind(12, h.retry.base.count());
-  s.bind(13, h.retry.cap.count()).bind(14, h.retry.crash_limit).bind(15, h.fail_fast ? 1 : 0).bind(16, r.at.ms).run();
-
-  sql("INSERT INTO specs(job, spec) VALUES(?,?)").bind(1, r.job.value).bind_blob(2, body.spec).run();
-  for (const core::ArgumentPage& page : body.pages) {
-    const std::string sizes = pack_sizes(page.sizes);
-    sql("INSERT INTO pages(first, count, sizes, bytes) VALUES(?,?,?,?)")
-        .bind_u(1, TaskId::of(r.job, page.first).packed)
-        .bind_u(2, page.sizes.size())
-        .bind_blob(3, sizes)
-        .bind_blob(4, page.bytes)
-        .run();
-  }
-  counters_.page_rows += body.pages.size();
-  for (const auto& sha : body.blobs) add_ref(TaskId::of(r.job, 0), kJobRef, sha);
-
-  jobs_[r.job] = {};
-  ++counters_.totals.jobs;
-  ++counters_.totals.jobs_pending;
-  counters_.totals.tasks_submitted += h.count;
-  counters_.last_job = std::max(counters_.last_job, r.job.value);
-}
-
-void SqliteStore::apply(const core::JobProgressed& r, const core::Bodies&) {
-  JobNow& now = now_of(r.job);
-  // Two statements: while the state stays, its indexes need not be touched.
-  const bool stays = r.state == now.state && !core::ended(r.state);
-  auto& s = stays ? sql("UPDATE jobs SET next_index=?2, completed=?3, failed=?4, cancelled=?5, started=?6 WHERE no=?1")
-                  : sql("UPDATE jobs SET next_index=?2, completed=?3, failed=?4, cancelled=?5, started=?6, state=?7, "
-                        "ended=?8 WHERE no=?1");
-  s.bind(1, r.job.value)
-      .bind(2, r.next_index)
-      .bind(3, r.counts.completed)
-      .bind(4, r.counts.failed)
-      .bind(5, r.counts.cancelled);
-  s.bind(6, r.started.ms);
-  if (!stays) s.bind(7, static_cast<int>(r.state)).bind(8, r.ended.ms);
-  s.run();
-
-  // Totals follow the job's own counts, which also say what no outcome does: tasks that were never handed out and were
-  // cancelled.
-  Totals& t = counters_.totals;
-  --jobs_in(now.state);
-  ++jobs_in(r.state);
-  t.tasks_completed += std::uint64_t{r.counts.completed} - now.counts.completed;
-  t.tasks_failed += std::uint64_t{r.counts.failed} - now.counts.failed;
-  t.tasks_cancelled += std::uint64_t{r.counts.cancelled} - now.counts.cancelled;
-  if (core::ended(r.state)) {
-    jobs_.erase(r.job);
-  } else {
-    now = {r.state, r.counts};
   }
 }
 
 void SqliteStore::apply(const core::TaskKept& r, const core::Bodies&) {
   extras_.insert(r.task.packed);
-  sql("INSERT OR REPLACE INTO kept(task, attempt, failures, crashes, ready_at) VALUES(?,?,?,?,?)")
+  sql("INSERT OR REPLACE INTO kept(task, attempt, failures, parked, ready_at) VALUES(?,?,?,?,?)")
       .bind_u(1, r.task.packed)
       .bind(2, r.attempt)
-      .bind(3, r.failures)
-      .bind(4, r.crashes)
+      .bind_u(3, pack_failures(r.failures))
+      .bind(4, r.parked)
       .bind(5, r.ready_at.ms)
       .run();
-  std::erase(ended_extras_, r.task.packed);  // ended, reopened and kept within one batch
 }
 
 void SqliteStore::apply(const core::TaskReopened& r, const core::Bodies&) {
@@ -175,7 +89,7 @@ void SqliteStore::apply(const core::TaskReopened& r, const core::Bodies&) {
 
 void SqliteStore::apply(const core::AttemptFailed& r, const core::Bodies& bodies) {
   const auto* body = body_of<core::ResultBody>(bodies, r.body);
-  sql("INSERT INTO failures(task, job, attempt, worker, class, at, message) VALUES(?,?,?,?,?,?,?)")
+  sql("INSERT INTO failures(task, job, attempt, worker, class, at, message, stage) VALUES(?,?,?,?,?,?,?,?)")
       .bind_u(1, r.task.packed)
       .bind(2, r.task.job().value)
       .bind(3, r.attempt)
@@ -183,6 +97,7 @@ void SqliteStore::apply(const core::AttemptFailed& r, const core::Bodies& bodies
       .bind(5, static_cast<int>(r.failure))
       .bind(6, r.at.ms)
       .bind_text(7, body != nullptr ? std::string_view(body->message) : std::string_view())
+      .bind(8, static_cast<int>(r.stage))
       .run();
   ++counters_.failure_rows;
   if (r.worker.value == 0) return;
@@ -205,7 +120,6 @@ void SqliteStore::apply(const core::CheckpointKept& r, const core::Bodies& bodie
       .bind_blob(4, body.data)
       .run();
   if (!body.data_sha256.empty()) add_ref(r.task, kCheckpointRef, body.data_sha256);
-  std::erase(ended_extras_, r.task.packed);
 }
 
 void SqliteStore::apply(const core::WorkerSeen& r, const core::Bodies& bodies) {
@@ -230,7 +144,7 @@ void SqliteStore::apply(const core::WorkerSeen& r, const core::Bodies& bodies) {
 }
 
 void SqliteStore::write_workers() {
-  for (const auto& [worker, delta] : worker_deltas_) {
+  for (const auto& [worker, delta] : worker_deltas_) {  // each a row of its own: their order decides nothing
     sql("UPDATE workers SET completed=completed+?2, failed=failed+?3, run_us=run_us+?4 WHERE no=?1")
         .bind(1, worker)
         .bind_u(2, delta.completed)
@@ -270,35 +184,6 @@ void SqliteStore::add_ref(TaskId task, RefKind kind, const std::string& sha256) 
 
 void SqliteStore::drop_refs(TaskId task, RefKind kind) {
   sql("DELETE FROM refs WHERE task=? AND kind=?").bind_u(1, task.packed).bind(2, kind).run();
-}
-
-SqliteStore::JobNow& SqliteStore::now_of(JobNo job) {
-  if (const auto it = jobs_.find(job); it != jobs_.end()) return it->second;
-  sqlite::Use s(sql("SELECT state, completed, failed, cancelled FROM jobs WHERE no=?"));
-  s->bind(1, job.value);
-  if (!s->step()) {
-    throw sqlite::Failure{
-        SQLITE_ERROR,
-        Error{ErrorClass::internal, fmt::format("Job {} made progress but is not in the store.", job.value), {}}};
-  }
-  return jobs_[job] = {static_cast<core::JobState>(s->i(0)), {s->u32(1), s->u32(2), s->u32(3)}};
-}
-
-std::uint64_t& SqliteStore::jobs_in(core::JobState state) {
-  Totals& t = counters_.totals;
-  switch (state) {
-    case core::JobState::pending:
-      return t.jobs_pending;
-    case core::JobState::running:
-      return t.jobs_running;
-    case core::JobState::completed:
-      return t.jobs_completed;
-    case core::JobState::failed:
-      return t.jobs_failed;
-    case core::JobState::cancelled:
-      return t.jobs_cancelled;
-  }
-  return t.jobs_pending;
 }
 
 }  // namespace grange::store

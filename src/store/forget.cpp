@@ -37,22 +37,50 @@ bool SqliteStore::delete_some(JobNo job, std::int64_t& budget) {
   return budget > 0;
 }
 
-Result<std::vector<JobNo>> SqliteStore::forget_ended(WallMs before, std::uint64_t keep, std::uint32_t limit) {
+// Ended jobs, those with a time of their own first, then the oldest. Left out are jobs whose results a live job will be
+// given, and those whose uniqueness word is not free yet.
+std::vector<std::pair<JobNo, core::JobState>> SqliteStore::to_forget(WallMs before, WallMs now, std::uint64_t keep,
+                                                                     std::uint32_t limit) {
+  std::vector<std::pair<JobNo, core::JobState>> jobs;
+  if (limit == 0) return jobs;
+  const Totals& totals = counters_.totals;
+  std::uint64_t ended = totals.jobs_completed + totals.jobs_failed + totals.jobs_cancelled;
+#define GRANGE_MAY_GO "unique_until > ?1 OR EXISTS(SELECT 1 FROM job_parents WHERE parent = no)"
+  {
+    sqlite::Use over(
+        sql("SELECT no, state, " GRANGE_MAY_GO " FROM jobs WHERE expires > 0 AND expires <= ?1 ORDER BY expires, no"));
+    over->bind(1, now.ms);
+    while (jobs.size() < limit && over->step()) {
+      if (over->i(2) == 0) jobs.emplace_back(JobNo{over->u32(0)}, static_cast<core::JobState>(over->i(1)));
+    }
+  }
+  std::unordered_set<std::uint32_t> taken;
+  for (const auto& [job, state] : jobs) taken.insert(job.value);
+  ended -= taken.size();
+  sqlite::Use oldest(
+      sql("SELECT no, state, " GRANGE_MAY_GO ", ended, expires FROM jobs WHERE state >= 2 ORDER BY ended, no"));
+#undef GRANGE_MAY_GO
+  oldest->bind(1, now.ms);
+  while (jobs.size() < limit && oldest->step()) {
+    const bool many = ended > keep;
+    if (!many && oldest->i64(3) >= before.ms) break;
+    const JobNo job{oldest->u32(0)};
+    if (taken.contains(job.value)) continue;
+    --ended;
+    const bool old = oldest->i64(3) < before.ms && oldest->i64(4) == 0;
+    if ((many || old) && oldest->i(2) == 0) {
+      jobs.emplace_back(job, static_cast<core::JobState>(oldest->i(1)));
+    }
+  }
+  return jobs;
+}
+
+Result<std::vector<JobNo>> SqliteStore::forget_ended(WallMs before, WallMs now, std::uint64_t keep,
+                                                     std::uint32_t limit) {
   const Counters was = counters_;
   try {
     sqlite::Transaction t(db_);
-    const Totals& totals = counters_.totals;
-    const std::uint64_t ended = totals.jobs_completed + totals.jobs_failed + totals.jobs_cancelled;
-    const std::uint64_t excess = ended > keep ? ended - keep : 0;
-    std::vector<std::pair<JobNo, core::JobState>> jobs;
-    {
-      sqlite::Use oldest(sql("SELECT no, state, ended FROM jobs WHERE state >= 2 ORDER BY ended, no LIMIT ?"));
-      oldest->bind(1, limit);
-      while (oldest->step()) {
-        if (oldest->i64(2) >= before.ms && jobs.size() >= excess) break;
-        jobs.emplace_back(JobNo{oldest->u32(0)}, static_cast<core::JobState>(oldest->i(1)));
-      }
-    }
+    const auto jobs = to_forget(before, now, keep, limit);
     for (const auto& [job, state] : jobs) {
       sql("DELETE FROM jobs WHERE no=?").bind(1, job.value).run();
       sql("DELETE FROM specs WHERE job=?").bind(1, job.value).run();
@@ -87,6 +115,7 @@ Result<> SqliteStore::forget_all() {
         "DELETE FROM jobs; DELETE FROM specs; DELETE FROM pages; DELETE FROM outcomes; DELETE FROM kept; DELETE FROM "
         "checkpoints; "
         "DELETE FROM failures; DELETE FROM worker_failures; DELETE FROM refs; DELETE FROM models; DELETE FROM trash; "
+        "DELETE FROM job_parents; "
         "DELETE FROM workers WHERE connected=0; UPDATE workers SET completed=0, failed=0, run_us=0");
     counters_ = {};
     counters_.last_job = was.last_job;
@@ -98,6 +127,7 @@ Result<> SqliteStore::forget_all() {
   }
   jobs_.clear();
   extras_.clear();
+  ended_extras_.clear();
   // Gives the space back to the disk. What matters is done: a reader in the way or a full disk is no failure here.
   sqlite3_exec(db_.raw(), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)", nullptr, nullptr, nullptr);
   return {};

@@ -54,6 +54,7 @@ inline std::string fake_sha(std::uint64_t n) {
   return fmt::format("{:064x}", n);
 }
 inline constexpr std::uint64_t kShas = 24;
+inline constexpr std::uint64_t kWords = 3;
 
 class Model {
  public:
@@ -69,9 +70,23 @@ class Model {
     std::map<std::uint32_t, Outcome> outcomes;
     std::map<std::uint32_t, core::TaskKept> kept;
     std::map<std::uint32_t, core::CheckpointBody> checkpoints;
-    std::vector<std::uint32_t> open() const {
+    std::vector<std::uint32_t> open() const { return without_outcome(0, progress.next_index); }
+    std::vector<std::uint32_t> ahead() const { return without_outcome(progress.next_index, header.count); }
+    std::vector<std::uint32_t> skipped() const {
       std::vector<std::uint32_t> out;
-      for (std::uint32_t i = 0; i < progress.next_index; ++i) {
+      for (auto it = outcomes.lower_bound(progress.next_index); it != outcomes.end(); ++it) out.push_back(it->first);
+      return out;
+    }
+    WallMs expires() const {
+      return {core::ended(progress.state) && header.result_ttl.count() > 0
+                  ? progress.ended.ms + header.result_ttl.count()
+                  : 0};
+    }
+
+   private:
+    std::vector<std::uint32_t> without_outcome(std::uint32_t from, std::uint32_t to) const {
+      std::vector<std::uint32_t> out;
+      for (std::uint32_t i = from; i < to; ++i) {
         if (!outcomes.contains(i)) out.push_back(i);
       }
       return out;
@@ -91,6 +106,8 @@ class Model {
   std::map<std::uint32_t, Worker> workers;
   std::vector<Failure> failures;
   std::map<std::pair<std::uint32_t, int>, std::uint64_t> stats;
+  std::map<std::string, core::UserLimits> users;
+  bool paused = false;
   std::int64_t clock = 1'700'000'000'000;
 
   // One random batch; the model is as after it.
@@ -100,7 +117,16 @@ class Model {
     const auto ops = 1 + prng.below(12);
     for (std::uint64_t i = 0; i < ops; ++i) {
       clock += static_cast<std::int64_t>(prng.below(5));
-      switch (prng.below(11)) {
+      switch (prng.below(14)) {
+        case 11:
+          extend(b, prng, touched);
+          break;
+        case 12:
+          pause(prng, touched);
+          break;
+        case 13:
+          set_up(b, prng);
+          break;
         case 0:
           add_job(b, prng);
           break;
@@ -145,6 +171,8 @@ class Model {
     if (prng.below(6) == 0) r.traceback = bytes(prng, 3000);
     if (prng.below(4) == 0) r.exit_code = static_cast<std::int32_t>(prng.below(600)) - 300;
     if (prng.below(6) == 0) r.files = bytes(prng, 60);
+    if (prng.below(4) == 0) r.exception = "ValueError";
+    if (prng.below(4) == 0) r.stage = static_cast<core::Stage>(prng.below(6));
     if (prng.below(6) == 0) r.value_sha256 = fake_sha(prng.below(kShas));
     while (prng.below(6) == 0) r.blobs.push_back(fake_sha(prng.below(kShas)));
     if (prng.below(3) == 0)
@@ -166,37 +194,119 @@ class Model {
     const auto no = static_cast<std::uint32_t>(jobs.size() + 1);
     Job job;
     core::JobHeader& h = job.header;
-    h.count = 1 + static_cast<std::uint32_t>(prng.below(20));
-    h.request = {static_cast<std::uint32_t>(prng.below(5000)),
-                 static_cast<std::uint32_t>(prng.below(3000)),
-                 prng.next() >> 10,
-                 prng.below(100),
-                 "python",
-                 {}};
-    if (prng.below(3) == 0) h.request.labels = {{"room", bytes(prng, 9)}, {"zone", ""}};
-    h.priority = static_cast<int>(prng.below(2001)) - 1000;
-    h.retry = {1 + static_cast<std::uint32_t>(prng.below(9)), Millis{prng.below(5000)}, Millis{prng.below(90'000)},
-               static_cast<std::uint32_t>(prng.below(9))};
-    h.fail_fast = prng.below(2) == 0;
+    h = header(prng, no);
     core::JobBody& body = job.body;
     if (prng.below(2) == 0) body.id = fmt::format("job-{}", no);
     if (prng.below(2) == 0) body.key = fmt::format("key {}", no);
     body.digest = fake_sha(no);
-    body.name = "name'; --", body.user = "u", body.engine = "python", body.spec = bytes(prng, 300);
-    for (std::uint32_t first = 0; first < h.count;) {
+    body.name = "name'; --", body.user = h.user, body.engine = "python", body.spec = bytes(prng, 300);
+    if (prng.below(3) == 0) {
+      body.unique = fmt::format("word {}", prng.below(kWords));
+      body.unique_for = Millis{prng.below(2) * 1000};
+    }
+    body.pages = pages(prng, 0, h.count);
+    while (prng.below(3) == 0) body.blobs.push_back(fake_sha(prng.below(kShas)));
+    job.progress.job = {no};
+    job.progress.count = h.count;
+    job.progress.open = h.open;
+    job.progress.opened = h.after.empty();
+    job.submitted = {clock};
+    b.records.emplace_back(core::JobAdded{{no}, b.add(body), h, {clock}});
+    jobs[no] = std::move(job);
+  }
+  static std::vector<core::ArgumentPage> pages(Prng& prng, std::uint32_t first, std::uint32_t end) {
+    std::vector<core::ArgumentPage> out;
+    while (first < end) {
       core::ArgumentPage page{first, {}, {}};
-      for (auto n = 1 + prng.below(8); n > 0 && first < h.count; --n, ++first) {
+      for (auto n = 1 + prng.below(8); n > 0 && first < end; --n, ++first) {
         const bool blob = prng.below(5) == 0;
         page.sizes.push_back(blob ? core::ArgumentPage::kBlobSize : static_cast<std::uint32_t>(prng.below(3)));
         page.bytes += blob ? fake_sha(prng.below(kShas)) : std::string(page.sizes.back(), 'a');
       }
-      body.pages.push_back(std::move(page));
+      out.push_back(std::move(page));
     }
-    while (prng.below(3) == 0) body.blobs.push_back(fake_sha(prng.below(kShas)));
-    job.progress.job = {no};
-    job.submitted = {clock};
-    b.records.emplace_back(core::JobAdded{{no}, b.add(body), h, {clock}});
-    jobs[no] = std::move(job);
+    return out;
+  }
+  core::Request request(Prng& prng) {
+    core::Request r{.cpus_milli = static_cast<std::uint32_t>(prng.below(5000)),
+                    .gpus_milli = static_cast<std::uint32_t>(prng.below(3000)),
+                    .memory = prng.next() >> 10,
+                    .disk = prng.below(100),
+                    .engine = "python"};
+    if (prng.below(3) == 0) r.labels = {{"room", bytes(prng, 9), prng.below(2) == 0}, {"zone", "", prng.below(2) == 0}};
+    if (prng.below(3) == 0) r.gpu_memory = prng.next();
+    if (prng.below(3) == 0) r.model = bytes(prng, 9);
+    if (prng.below(3) == 0) r.pool = "fast";
+    if (prng.below(3) == 0) r.min_life = Millis{prng.below(90'000)};
+    return r;
+  }
+  core::JobHeader header(Prng& prng, std::uint32_t no) {
+    core::JobHeader h;
+    const auto number = [&](std::uint64_t below) { return static_cast<std::uint32_t>(prng.below(below)); };
+    const auto seldom = [&] { return prng.below(4) == 0; };
+    h.open = seldom();
+    h.count = number(20) + (h.open ? 0 : 1);
+    h.request = request(prng);
+    h.priority = static_cast<int>(prng.below(2001)) - 1000;
+    h.retry = {1 + number(9), Millis{prng.below(5000)}, Millis{prng.below(90'000)}, number(9), {}};
+    h.fail_fast = prng.below(2) == 0;
+    h.user = prng.below(2) == 0 ? "u" : "";
+    while (seldom()) h.alternatives.push_back(request(prng));
+    while (seldom()) {
+      h.retry.rules.push_back({static_cast<core::FailureClass>(1 + prng.below(7)), seldom() ? bytes(prng, 9) : "",
+                               1 + number(9), Millis{prng.below(5000)}, Millis{prng.below(90'000)}});
+    }
+    if (prng.below(2) == 0) h.kind = "python f";
+    if (seldom()) h.weight_milli = 1 + number(9000);
+    if (seldom()) h.max_running = number(9000);
+    if (seldom()) h.nodes = 1 + number(9);
+    if (seldom()) h.not_before = {clock + 5};
+    if (seldom()) h.deadline = {static_cast<std::int64_t>(prng.next())};
+    while (no > 1 && prng.below(2) == 0) {
+      h.after.push_back(
+          {{1 + number(no - 1)}, seldom() ? number(UINT32_MAX) : core::Dependency::kAll, seldom(), prng.below(2) == 0});
+    }
+    h.when = static_cast<core::When>(prng.below(3));
+    if (seldom()) h.speculation = {prng.below(2) == 0, number(9000), number(9)};
+    if (seldom()) h.result_ttl = Millis{prng.below(50)};
+    return h;
+  }
+  void extend(Batch& b, Prng& prng, std::set<std::uint32_t>& touched) {
+    Job* job = pick(prng, false);
+    if (job == nullptr || !job->header.open) return;
+    const std::uint32_t first = job->header.count;
+    const auto count = static_cast<std::uint32_t>(prng.below(9));
+    if (count > 0) {
+      core::JobBody more;
+      more.pages = pages(prng, first, first + count);
+      while (prng.below(3) == 0) more.blobs.push_back(fake_sha(prng.below(kShas)));
+      job->body.pages.insert(job->body.pages.end(), more.pages.begin(), more.pages.end());
+      job->body.blobs.insert(job->body.blobs.end(), more.blobs.begin(), more.blobs.end());
+      job->header.count += count;
+      b.records.emplace_back(core::JobExtended{job->progress.job, first, count, b.add(std::move(more))});
+    }
+    job->header.open = prng.below(3) != 0;
+    touched.insert(job->progress.job.value);
+  }
+  void pause(Prng& prng, std::set<std::uint32_t>& touched) {
+    Job* job = pick(prng, false);
+    if (job == nullptr) return;
+    job->progress.paused = prng.below(2) == 0;
+    job->progress.opened |= prng.below(2) == 0;
+    touched.insert(job->progress.job.value);
+  }
+  void set_up(Batch& b, Prng& prng) {
+    if (prng.below(2) == 0) {
+      paused = !paused;
+      b.records.emplace_back(core::FarmSet{paused});
+      return;
+    }
+    const std::string user = prng.below(2) == 0 ? "" : bytes(prng, 3);
+    const auto number = [&] { return static_cast<std::uint32_t>(prng.next()); };
+    core::UserLimits limits;
+    if (prng.below(3) != 0) limits = {number(), number(), number(), number(), prng.next(), number(), number()};
+    b.records.emplace_back(core::UserSet{user, limits});
+    limits == core::UserLimits{} ? void(users.erase(user)) : void(users[user] = limits);
   }
   void see_worker(Batch& b, Prng& prng) {
     const auto no = 1 + static_cast<std::uint32_t>(prng.below(workers.size() + 1));
@@ -232,7 +342,7 @@ class Model {
                core::kNoBody,
                {clock},
                prng.below(1'000'000)};
-    if (end == core::TaskEnd::failed) o.ended.failure = static_cast<core::FailureClass>(1 + prng.below(8));
+    if (end == core::TaskEnd::failed) o.ended.failure = static_cast<core::FailureClass>(1 + prng.below(10));
     if (prng.below(3) != 0) {
       o.body = result(prng);
       o.ended.body = b.add(o.body);
@@ -251,8 +361,9 @@ class Model {
   Job* pick_open(Prng& prng, std::uint32_t& index) {
     Job* job = pick(prng, false);
     if (job == nullptr) return nullptr;
-    const auto open = job->open();
+    const auto open = prng.below(4) == 0 ? job->ahead() : job->open();
     if (open.empty()) return nullptr;
+    job->progress.state = core::JobState::running;
     index = open[prng.below(open.size())];
     return job;
   }
@@ -269,7 +380,12 @@ class Model {
     if (job == nullptr) return;
     const TaskId task = TaskId::of(job->progress.job, index);
     Failure f;
-    f.record = {task, 1, some_worker(prng), static_cast<core::FailureClass>(1 + prng.below(8)), core::kNoBody, {clock}};
+    f.record = {.task = task,
+                .attempt = 1,
+                .worker = some_worker(prng),
+                .failure = static_cast<core::FailureClass>(1 + prng.below(7)),
+                .stage = static_cast<core::Stage>(prng.below(6)),
+                .at = {clock}};
     if (prng.below(2) == 0) {
       core::ResultBody body;
       body.message = f.message = bytes(prng, 30);
@@ -279,11 +395,11 @@ class Model {
     if (auto w = workers.find(f.record.worker.value); w != workers.end()) ++w->second.failed;
     if (f.record.worker.value != 0) ++stats[{f.record.worker.value, static_cast<int>(f.record.failure)}];
     failures.push_back(f);
-    const core::TaskKept kept{task,
-                              2 + static_cast<Attempt>(prng.below(5)),
-                              static_cast<std::uint16_t>(prng.below(9)),
-                              static_cast<std::uint16_t>(prng.below(9)),
-                              {clock + 7}};
+    core::TaskKept kept{.task = task,
+                        .attempt = 1 + static_cast<Attempt>(prng.below(5)),
+                        .parked = prng.below(3) == 0,
+                        .ready_at = {clock + 7}};
+    for (auto& n : kept.failures) n = static_cast<std::uint8_t>(prng.below(4) == 0 ? prng.below(256) : 0);
     b.records.emplace_back(kept);
     job->kept[index] = kept;
     touched.insert(job->progress.job.value);
@@ -310,7 +426,7 @@ class Model {
     for (const auto index : failed) {
       const TaskId task = TaskId::of(job->progress.job, index);
       b.records.emplace_back(core::TaskReopened{task});
-      const core::TaskKept kept{task, 9, 0, 0, {}};
+      const core::TaskKept kept{.task = task, .attempt = 9};
       b.records.emplace_back(kept);
       job->outcomes.erase(index);
       job->kept[index] = kept;
@@ -325,7 +441,11 @@ class Model {
     Job* job = pick(prng, false);
     if (job == nullptr) return;
     for (const auto index : job->open()) end_task(b, prng, *job, index, core::TaskEnd::cancelled);
-    job->progress.counts.cancelled += job->header.count - job->progress.next_index;
+    while (!job->kept.empty()) end_task(b, prng, *job, job->kept.begin()->first, core::TaskEnd::cancelled);
+    while (!job->checkpoints.empty())
+      end_task(b, prng, *job, job->checkpoints.begin()->first, core::TaskEnd::cancelled);
+    job->progress.counts.cancelled += static_cast<std::uint32_t>(job->ahead().size());
+    job->header.open = false;
     job->progress.state = core::JobState::cancelled;
     job->progress.ended = {clock};
     touched.insert(job->progress.job.value);
@@ -333,7 +453,9 @@ class Model {
   core::JobProgressed settle(std::uint32_t no) {
     Job& job = jobs.at(no);
     auto& p = job.progress;
-    if (p.state == core::JobState::running && p.counts.ended() == job.header.count) {
+    p.count = job.header.count;
+    p.open = job.header.open;
+    if (p.state == core::JobState::running && !p.open && p.counts.ended() == p.count) {
       p.state = p.counts.failed != 0 ? core::JobState::failed : core::JobState::completed;
       p.ended = {clock};
     }
@@ -341,48 +463,81 @@ class Model {
   }
 };
 
+inline std::string describe_request(const core::Request& r) {
+  std::string out = fmt::format("{} {} {} {} {} {} {:?} {} {}", r.cpus_milli, r.gpus_milli, r.memory, r.disk,
+                                r.gpu_memory, r.engine, fmt::join(r.model, ","), r.pool, r.min_life.count());
+  for (const auto& l : r.labels) out += fmt::format(" {}{}={}", l.negate ? "not " : "", l.key, l.value);
+  return out;
+}
 inline std::string describe_header(const core::JobHeader& h) {
-  return fmt::format("{} {} {} {} {} {} {} | {} {} {} {} {} {}", h.count, h.request.cpus_milli, h.request.gpus_milli,
-                     h.request.memory, h.request.disk, h.request.engine, h.request.labels, h.priority,
-                     h.retry.max_attempts, h.retry.base.count(), h.retry.cap.count(), h.retry.crash_limit, h.fail_fast);
+  std::string out =
+      fmt::format("{} {} {} {} {} {} {} {}", h.count, describe_request(h.request), h.priority, h.retry.max_attempts,
+                  h.retry.base.count(), h.retry.cap.count(), h.retry.crash_limit, h.fail_fast);
+  for (const auto& r : h.alternatives) out += " or " + describe_request(r);
+  for (const auto& r : h.retry.rules) {
+    out += fmt::format(" on {} {} {} {} {}", static_cast<int>(r.failure), r.exception, r.max_attempts, r.base.count(),
+                       r.cap.count());
+  }
+  out += fmt::format(" | {} {} {} {} {} {} {} {}", h.open, h.user, h.kind, h.weight_milli, h.max_running, h.nodes,
+                     h.not_before.ms, h.deadline.ms);
+  for (const auto& d : h.after) out += fmt::format(" after {} {} {} {}", d.job.value, d.index, d.each, d.pass);
+  out += fmt::format(" | {} {} {} {} {}", static_cast<int>(h.when), h.speculation.on, h.speculation.factor_milli,
+                     h.speculation.min_done, h.result_ttl.count());
+  return out;
 }
 inline std::string describe_progress(const core::JobProgressed& p) {
-  return fmt::format("{} {} {} {} {} {} {}", static_cast<int>(p.state), p.next_index, p.counts.completed,
-                     p.counts.failed, p.counts.cancelled, p.started.ms, p.ended.ms);
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {}", static_cast<int>(p.state), p.next_index, p.counts.completed,
+                     p.counts.failed, p.counts.cancelled, p.started.ms, p.ended.ms, p.count, p.open, p.opened,
+                     p.paused);
+}
+inline std::string describe_user(const std::string& name, const core::UserLimits& l) {
+  return fmt::format("user {:?} {} {} {} {} {} {} {}", fmt::join(name, ","), l.weight_milli, l.max_running,
+                     l.max_cpus_milli, l.max_gpus_milli, l.max_queued, l.starts_per_minute, l.submits_per_minute);
 }
 inline std::string describe_body(const core::ResultBody& b) {
-  return fmt::format("{:?} {} {:?} {:?} {} {:?} {} {} {} {}", fmt::join(b.value, ","), b.value_sha256,
-                     fmt::join(b.message, ","), fmt::join(b.traceback, ","), b.exit_code, fmt::join(b.files, ","),
-                     fmt::join(b.blobs, " "), b.queued_us, b.cpu_us, b.max_rss_bytes);
+  return fmt::format("{} {} {:?} {} {:?} {:?} {} {:?} {} {} {} {}", b.exception, static_cast<int>(b.stage),
+                     fmt::join(b.value, ","), b.value_sha256, fmt::join(b.message, ","), fmt::join(b.traceback, ","),
+                     b.exit_code, fmt::join(b.files, ","), fmt::join(b.blobs, " "), b.queued_us, b.cpu_us,
+                     b.max_rss_bytes);
 }
 inline std::string describe_kept(const core::TaskKept& k) {
-  return fmt::format("{} {} {} {} {}", k.task.packed, k.attempt, k.failures, k.crashes, k.ready_at.ms);
+  return fmt::format("{} {} {} {} {}", k.task.packed, k.attempt, k.failures, k.parked, k.ready_at.ms);
 }
+
+inline constexpr std::int64_t kSince[] = {0, 1'700'000'000'500, INT64_MAX};
 
 inline std::string describe(const Model& m) {
   std::string out;
   const auto say = [&](auto format, const auto&... args) { out += fmt::format(fmt::runtime(format), args...) + "\n"; };
   Totals t;
   std::set<std::string> held;
+  std::vector<std::string> loaded, dead;
   for (const auto& [no, job] : m.jobs) {
     const auto& p = job.progress;
-    say("job {} {} {} {} {} [{}] [{}] {}", no, job.body.id.empty() ? std::to_string(no) : job.body.id, job.body.name,
-        job.body.user, job.body.engine, describe_header(job.header), describe_progress(p), job.submitted.ms);
+    say("job {} {} {} {} {} [{}] [{}] {} {}", no, job.body.id.empty() ? std::to_string(no) : job.body.id, job.body.name,
+        job.body.user, job.body.engine, describe_header(job.header), describe_progress(p), job.submitted.ms,
+        job.expires().ms);
     if (!job.body.key.empty()) say("key {} {}", job.body.key, job.body.digest);
     say("spec {}", job.body.spec);
     for (const auto& page : job.body.pages) say("page {} {} {}", page.first, fmt::join(page.sizes, ","), page.bytes);
-    if (!core::ended(p.state)) say("open {}", fmt::join(job.open(), ","));
-    std::vector<std::uint32_t> failed, cancelled;
+    if (!core::ended(p.state)) {
+      say("open {} skipped {}", fmt::join(job.open(), ","), fmt::join(job.skipped(), ","));
+      for (const auto& [index, k] : job.kept) loaded.push_back("loaded " + describe_kept(k));
+    }
+    std::string unhappy;
     for (const auto& [index, o] : job.outcomes) {
       const auto& e = o.ended;
       say("outcome {} {} {} {} {} {} {} {}", index, static_cast<int>(e.end), static_cast<int>(e.failure), e.attempt,
           e.worker.value, e.at.ms, e.run_us, describe_body(o.body));
-      if (e.end == core::TaskEnd::failed) failed.push_back(index);
-      if (e.end == core::TaskEnd::cancelled) cancelled.push_back(index);
+      if (e.end == core::TaskEnd::failed)
+        dead.insert(dead.begin(), fmt::format("dead {} {}", e.task.packed, o.body.message));
+      if (e.end != core::TaskEnd::completed) {
+        unhappy += fmt::format(" {}:{}:{}:{}", index, static_cast<int>(e.end), static_cast<int>(e.failure), e.attempt);
+      }
       held.insert(o.body.blobs.begin(), o.body.blobs.end());
       held.insert(o.body.value_sha256);
     }
-    say("failed {} cancelled {}", fmt::join(failed, ","), fmt::join(cancelled, ","));
+    say("unhappy{}", unhappy);
     for (const auto& [index, k] : job.kept) say("kept {}", describe_kept(k));
     for (const auto& [index, c] : job.checkpoints) {
       say("checkpoint {} {} {}", index, c.data, c.data_sha256);
@@ -399,8 +554,22 @@ inline std::string describe(const Model& m) {
     t.tasks_cancelled += p.counts.cancelled;
   }
   for (auto it = m.failures.rbegin(); it != m.failures.rend(); ++it) {
-    say("failure {} {} {} {} {} {}", it->record.task.packed, it->record.attempt, it->record.worker.value,
-        static_cast<int>(it->record.failure), it->message, it->record.at.ms);
+    say("failure {} {} {} {} {} {} {}", it->record.task.packed, it->record.attempt, it->record.worker.value,
+        static_cast<int>(it->record.failure), static_cast<int>(it->record.stage), it->message, it->record.at.ms);
+  }
+  for (const auto& line : loaded) say("{}", line);
+  for (const auto& line : dead) say("{}", line);
+  for (const auto& [name, limits] : m.users) say("{}", describe_user(name, limits));
+  say("paused {}", m.paused);
+  for (const std::int64_t since : kSince) {
+    for (std::uint64_t w = 0; w < kWords; ++w) {
+      std::uint32_t newest = 0;
+      for (const auto& [no, job] : m.jobs) {
+        if (job.body.unique != fmt::format("word {}", w)) continue;
+        if (!core::ended(job.progress.state) || job.submitted.ms >= since) newest = no;
+      }
+      say("unique {} {}", w, newest);
+    }
   }
   for (const auto& [key, n] : m.stats) say("stat {} {} {}", key.first, key.second, n);
   for (const auto& [no, w] : m.workers) {
@@ -426,10 +595,11 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
   std::size_t used = 0;
   for (const JobRow& row : rows) {
     const auto no = row.job;
-    const core::JobProgressed progress{no, row.state, row.next_index, row.counts, row.started, row.ended};
+    const core::JobProgressed progress{no,        row.state, row.next_index, row.counts, row.started,
+                                       row.ended, row.count, row.open,       row.opened, row.paused};
     const auto header = *r.header(no);
-    say("job {} {} {} {} {} [{}] [{}] {}", no.value, row.id, row.name, row.user, row.engine,
-        header ? describe_header(*header) : "none", describe_progress(progress), row.submitted.ms);
+    say("job {} {} {} {} {} [{}] [{}] {} {}", no.value, row.id, row.name, row.user, row.engine,
+        header ? describe_header(*header) : "none", describe_progress(progress), row.submitted.ms, row.expires.ms);
     if (*r.find_job(row.id) != no) say("not found by id");
     if (header->count != row.count || header->priority != row.priority) say("row and header differ");
     if (const auto key = *r.find_key(fmt::format("key {}", no.value)))
@@ -450,13 +620,18 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
           describe_progress(it->second->progress) != describe_progress(progress) || it->second->id != row.id) {
         say("loaded and read differ");
       }
-      say("open {}", fmt::join(it->second->open, ","));
+      say("open {} skipped {}", fmt::join(it->second->open, ","), fmt::join(it->second->skipped, ","));
     }
     for (const auto& o : take(r.outcomes(no, 0, 100'000, true))) {
       say("outcome {} {} {} {} {} {} {} {}", o.task.index(), static_cast<int>(o.end), static_cast<int>(o.failure),
           o.attempt, o.worker.value, o.at.ms, o.run_us, describe_body(o.body));
     }
-    say("failed {} cancelled {}", fmt::join(*r.failed_indices(no), ","), fmt::join(*r.cancelled_indices(no), ","));
+    std::string unhappy;
+    for (const auto& o : take(r.unhappy(no))) {
+      unhappy +=
+          fmt::format(" {}:{}:{}:{}", o.task.index(), static_cast<int>(o.end), static_cast<int>(o.failure), o.attempt);
+    }
+    say("unhappy{}", unhappy);
     for (const auto& k : take(r.kept(no))) say("kept {}", describe_kept(k));
     for (std::uint32_t i = 0; i < row.count; ++i) {
       if (const auto c = *r.checkpoint(TaskId::of(no, i))) say("checkpoint {} {} {}", i, c->data, c->data_sha256);
@@ -464,8 +639,22 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
   }
   if (used != loaded.jobs.size()) say("loaded jobs that are not listed");
   for (const auto& f : take(r.failures({}, {}, 0, 0, 100'000))) {
-    say("failure {} {} {} {} {} {}", f.task.packed, f.attempt, f.worker.value, static_cast<int>(f.failure), f.message,
-        f.at.ms);
+    say("failure {} {} {} {} {} {} {}", f.task.packed, f.attempt, f.worker.value, static_cast<int>(f.failure),
+        static_cast<int>(f.stage), f.message, f.at.ms);
+  }
+  for (const auto& k : loaded.tasks) say("loaded {}", describe_kept(k));
+  DeadFilter filter;
+  filter.limit = 3;
+  for (auto page = take(r.dead(filter)); !page.empty(); page = take(r.dead(filter))) {
+    for (const auto& o : page) say("dead {} {}", o.task.packed, o.body.message);
+    filter.before = page.back().task;
+  }
+  for (const auto& user : loaded.users) say("{}", describe_user(user.user, user.limits));
+  say("paused {}", loaded.farm.paused);
+  for (const std::int64_t since : kSince) {
+    for (std::uint64_t w = 0; w < kWords; ++w) {
+      say("unique {} {}", w, take(r.find_unique(fmt::format("word {}", w), {since})).value_or(JobNo{}).value);
+    }
   }
   for (const auto& [worker, classes] : take(r.failure_stats())) {
     for (const auto& [cls, n] : classes) say("stat {} {} {}", worker.value, static_cast<int>(cls), n);

@@ -1,5 +1,5 @@
 // The one implementation of Reader: a connection of its own that only reads. Its parts: reader_jobs, reader_tasks,
-// reader_info.
+// reader_dead, reader_info, schedules.
 #pragma once
 
 #include "store/sqlite.hpp"
@@ -20,10 +20,13 @@ class SqliteReader final : public Reader {
   Result<std::string> spec(JobNo job) override;
   Result<std::optional<core::JobHeader>> header(JobNo job) override;
   Result<std::optional<core::ArgumentPage>> page(JobNo job, std::uint32_t index) override;
+  Result<std::optional<std::uint32_t>> page_after(JobNo job, std::uint32_t index) override;
   Result<std::vector<OutcomeRow>> outcomes(JobNo job, std::uint32_t from, std::uint32_t limit,
                                            bool with_values) override;
-  Result<std::vector<std::uint32_t>> failed_indices(JobNo job) override;
-  Result<std::vector<std::uint32_t>> cancelled_indices(JobNo job) override;
+  Result<std::vector<OutcomeRow>> unhappy(JobNo job) override;
+  Result<std::vector<OutcomeRow>> dead(const DeadFilter& filter) override;
+  Result<std::optional<JobNo>> find_unique(const std::string& word, WallMs since) override;
+  Result<std::vector<ScheduleRow>> schedules() override;
   Result<std::vector<core::TaskKept>> kept(JobNo job) override;
   Result<std::optional<core::CheckpointBody>> checkpoint(TaskId task) override;
   Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job,
@@ -39,10 +42,11 @@ class SqliteReader final : public Reader {
 
  private:
   sqlite::Statement& sql(const char* text) { return statements_.get(db_, text); }
-  Result<std::vector<std::uint32_t>> indices(JobNo job, core::TaskEnd end);
+  OutcomeRow outcome_row(const sqlite::Statement& s) const;
   [[noreturn]] void damaged(const char* what) const;
 
   std::string directory_;
+  bool farm_only_ = false;
   sqlite::Db db_;
   sqlite::Statements statements_;
 };

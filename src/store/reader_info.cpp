@@ -16,6 +16,26 @@ Bytes file_size(const std::string& path) {
   return ::stat(path.c_str(), &st) == 0 ? static_cast<Bytes>(st.st_size) : 0;
 }
 
+void measure(const std::string& directory, DbInfo& info) {
+  info.db_bytes = file_size(info.path);
+  info.wal_bytes = file_size(info.path + "-wal");
+  info.log_bytes = file_size(directory + "/logs.db") + file_size(directory + "/logs.db-wal");
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator it(directory + "/blobs", error), end; !error && it != end;
+       it.increment(error)) {
+    if (it.depth() == 0 && it->path().filename() == "parts") {
+      it.disable_recursion_pending();
+    } else if (it.depth() == 1) {
+      std::error_code gone;  // a file that is swept meanwhile is not an error
+      const auto size = it->file_size(gone);
+      if (gone) continue;
+      info.blob_bytes += size;
+      ++info.blobs;
+    }
+  }
+  if (auto free = free_space(directory)) info.disk_free_bytes = *free;
+}
+
 }  // namespace
 
 Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>>
@@ -93,23 +113,11 @@ Result<DbInfo> SqliteReader::info() {
     DbInfo info;
     info.schema_version = static_cast<int>(db_.integer("PRAGMA user_version"));
     info.path = directory_ + "/farm.db";
-    info.db_bytes = file_size(info.path);
-    info.wal_bytes = file_size(info.path + "-wal");
-    info.log_bytes = file_size(directory_ + "/logs.db") + file_size(directory_ + "/logs.db-wal");
-    std::error_code error;
-    for (std::filesystem::recursive_directory_iterator it(directory_ + "/blobs", error), end; !error && it != end;
-         it.increment(error)) {
-      if (it.depth() == 0 && it->path().filename() == "parts") {
-        it.disable_recursion_pending();
-      } else if (it.depth() == 1) {
-        std::error_code gone;  // a file that is swept meanwhile is not an error
-        const auto size = it->file_size(gone);
-        if (gone) continue;
-        info.blob_bytes += size;
-        ++info.blobs;
-      }
+    if (farm_only_) {
+      info.db_bytes = static_cast<Bytes>(db_.integer("PRAGMA page_count") * db_.integer("PRAGMA page_size"));
+    } else {
+      measure(directory_, info);
     }
-    if (auto free = free_space(directory_)) info.disk_free_bytes = *free;
 
     // Big tables have their counts kept; small ones are counted up to a bound.
     const Counters c = read_counters(db_);
@@ -125,7 +133,9 @@ Result<DbInfo> SqliteReader::info() {
                  {"kept", counted("SELECT count(*) FROM (SELECT 1 FROM kept LIMIT ?)")},
                  {"checkpoints", counted("SELECT count(*) FROM (SELECT 1 FROM checkpoints LIMIT ?)")},
                  {"workers", counted("SELECT count(*) FROM (SELECT 1 FROM workers LIMIT ?)")},
-                 {"models", counted("SELECT count(*) FROM (SELECT 1 FROM models LIMIT ?)")}};
+                 {"models", counted("SELECT count(*) FROM (SELECT 1 FROM models LIMIT ?)")},
+                 {"users", counted("SELECT count(*) FROM (SELECT 1 FROM users LIMIT ?)")},
+                 {"schedules", counted("SELECT count(*) FROM (SELECT 1 FROM schedules LIMIT ?)")}};
     return info;
   });
 }

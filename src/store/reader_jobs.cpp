@@ -11,7 +11,7 @@ namespace {
 
 #define GRANGE_JOB_COLUMNS                                                                                           \
   "SELECT no, id, name, user, engine, state, count, next_index, priority, completed, failed, cancelled, submitted, " \
-  "started, ended FROM jobs "
+  "started, ended, open, opened, paused, expires FROM jobs "
 
 JobRow job_row(const sqlite::Statement& s) {
   JobRow row;
@@ -28,6 +28,10 @@ JobRow job_row(const sqlite::Statement& s) {
   row.submitted = {s.i64(12)};
   row.started = {s.i64(13)};
   row.ended = {s.i64(14)};
+  row.open = s.i(15) != 0;
+  row.opened = s.i(16) != 0;
+  row.paused = s.i(17) != 0;
+  row.expires = {s.i64(18)};
   return row;
 }
 
@@ -41,8 +45,9 @@ Result<std::unique_ptr<Reader>> open_reader(const OpenOptions& options) {
 
 SqliteReader::SqliteReader(const OpenOptions& options)
     : directory_(options.directory),
+      farm_only_(options.farm_only),
       db_(options.directory + "/farm.db", SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, options.vfs) {
-  db_.exec("PRAGMA query_only=1; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-8192; PRAGMA mmap_size=0");
+  db_.exec("PRAGMA temp_store=MEMORY; PRAGMA query_only=1; PRAGMA cache_size=-8192; PRAGMA mmap_size=0");
 }
 
 void SqliteReader::damaged(const char* what) const {
@@ -101,6 +106,17 @@ Result<std::optional<std::pair<JobNo, std::string>>> SqliteReader::find_key(cons
   });
 }
 
+Result<std::optional<JobNo>> SqliteReader::find_unique(const std::string& word, WallMs since) {
+  using Found = std::optional<JobNo>;
+  return sqlite::guarded<Found>([&]() -> Result<Found> {
+    sqlite::Use s(sql(
+        "SELECT no FROM jobs INDEXED BY jobs_unique WHERE unique_word IS NOT NULL AND unique_word = ? AND (state < 2 "
+        "OR submitted >= ?) ORDER BY no DESC LIMIT 1"));
+    s->bind_text(1, word).bind(2, since.ms);
+    return s->step() ? Found(JobNo{s->u32(0)}) : Found();
+  });
+}
+
 Result<std::string> SqliteReader::spec(JobNo job) {
   return sqlite::guarded<std::string>([&]() -> Result<std::string> {
     sqlite::Use s(sql("SELECT spec FROM specs WHERE job = ?"));
@@ -136,6 +152,15 @@ Result<std::optional<core::ArgumentPage>> SqliteReader::page(JobNo job, std::uin
     if (!unpack_sizes(s->bytes(2), count, page.sizes)) damaged("a page of arguments");
     page.bytes = s->text(3);
     return Found(std::move(page));
+  });
+}
+
+Result<std::optional<std::uint32_t>> SqliteReader::page_after(JobNo job, std::uint32_t index) {
+  using Found = std::optional<std::uint32_t>;
+  return sqlite::guarded<Found>([&]() -> Result<Found> {
+    sqlite::Use s(sql("SELECT first FROM pages WHERE first > ? AND first < ? ORDER BY first LIMIT 1"));
+    s->bind_u(1, TaskId::of(job, index).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed);
+    return s->step() ? Found(TaskId{s->u64(0)}.index()) : Found();
   });
 }
 

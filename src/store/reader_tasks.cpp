@@ -3,6 +3,18 @@
 
 namespace grange::store {
 
+OutcomeRow SqliteReader::outcome_row(const sqlite::Statement& s) const {
+  OutcomeRow row;
+  row.task = {s.u64(0)};
+  row.end = static_cast<core::TaskEnd>(s.i(1));
+  row.failure = static_cast<core::FailureClass>(s.i(2));
+  row.attempt = s.u32(3);
+  row.worker = {s.u32(4)};
+  row.at = {s.i64(5)};
+  row.run_us = s.u64(6);
+  return row;
+}
+
 Result<std::vector<OutcomeRow>> SqliteReader::outcomes(JobNo job, std::uint32_t from, std::uint32_t limit,
                                                        bool with_values) {
   return sqlite::guarded<std::vector<OutcomeRow>>([&]() -> Result<std::vector<OutcomeRow>> {
@@ -14,14 +26,7 @@ Result<std::vector<OutcomeRow>> SqliteReader::outcomes(JobNo job, std::uint32_t 
     s->bind_u(1, TaskId::of(job, from).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed).bind(3, limit);
     std::vector<OutcomeRow> rows;
     while (s->step()) {
-      OutcomeRow& row = rows.emplace_back();
-      row.task = {s->u64(0)};
-      row.end = static_cast<core::TaskEnd>(s->i(1));
-      row.failure = static_cast<core::FailureClass>(s->i(2));
-      row.attempt = s->u32(3);
-      row.worker = {s->u32(4)};
-      row.at = {s->i64(5)};
-      row.run_us = s->u64(6);
+      OutcomeRow& row = rows.emplace_back(outcome_row(*s.operator->()));
       if (!s->null(7) && !unpack_extra(s->bytes(7), with_values, row.body)) damaged("a result");
       if (with_values) row.body.value = s->text(8);
     }
@@ -29,39 +34,14 @@ Result<std::vector<OutcomeRow>> SqliteReader::outcomes(JobNo job, std::uint32_t 
   });
 }
 
-Result<std::vector<std::uint32_t>> SqliteReader::indices(JobNo job, core::TaskEnd end) {
-  return sqlite::guarded<std::vector<std::uint32_t>>([&]() -> Result<std::vector<std::uint32_t>> {
-    sqlite::Use s(
-        sql("SELECT task FROM outcomes INDEXED BY outcomes_unhappy WHERE end <> 1 AND task >= ? AND task < ? AND end = "
-            "? ORDER BY task"));
-    s->bind_u(1, TaskId::of(job, 0).packed)
-        .bind_u(2, TaskId::of({job.value + 1}, 0).packed)
-        .bind(3, static_cast<int>(end));
-    std::vector<std::uint32_t> found;
-    while (s->step()) found.push_back(TaskId{s->u64(0)}.index());
-    return found;
-  });
-}
-
-Result<std::vector<std::uint32_t>> SqliteReader::failed_indices(JobNo job) {
-  return indices(job, core::TaskEnd::failed);
-}
-Result<std::vector<std::uint32_t>> SqliteReader::cancelled_indices(JobNo job) {
-  return indices(job, core::TaskEnd::cancelled);
-}
-
 Result<std::vector<core::TaskKept>> SqliteReader::kept(JobNo job) {
   return sqlite::guarded<std::vector<core::TaskKept>>([&]() -> Result<std::vector<core::TaskKept>> {
     sqlite::Use s(
-        sql("SELECT task, attempt, failures, crashes, ready_at FROM kept WHERE task >= ? AND task < ? ORDER BY task"));
+        sql("SELECT task, attempt, failures, parked, ready_at FROM kept WHERE task >= ? AND task < ? ORDER BY task"));
     s->bind_u(1, TaskId::of(job, 0).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed);
     std::vector<core::TaskKept> rows;
     while (s->step()) {
-      rows.push_back({{s->u64(0)},
-                      s->u32(1),
-                      static_cast<std::uint16_t>(s->i(2)),
-                      static_cast<std::uint16_t>(s->i(3)),
-                      {s->i64(4)}});
+      rows.push_back({{s->u64(0)}, s->u32(1), unpack_failures(s->u64(2)), s->i(3) != 0, {s->i64(4)}});
     }
     return rows;
   });
@@ -80,7 +60,8 @@ Result<std::vector<FailureRow>> SqliteReader::failures(std::optional<WorkerNo> w
                                                        std::int64_t before_id, std::uint32_t skip,
                                                        std::uint32_t limit) {
   return sqlite::guarded<std::vector<FailureRow>>([&]() -> Result<std::vector<FailureRow>> {
-#define GRANGE_FAILURE_COLUMNS "SELECT id, task, attempt, worker, class, message, at FROM failures WHERE id < ?1 "
+#define GRANGE_FAILURE_COLUMNS \
+  "SELECT id, task, attempt, worker, class, message, at, stage FROM failures WHERE id < ?1 "
 #define GRANGE_FAILURE_ORDER "ORDER BY id DESC LIMIT ?2 OFFSET ?3"
     sqlite::Use s(worker && job ? sql(GRANGE_FAILURE_COLUMNS "AND worker = ?4 AND +job = ?5 " GRANGE_FAILURE_ORDER)
                   : worker      ? sql(GRANGE_FAILURE_COLUMNS "AND worker = ?4 " GRANGE_FAILURE_ORDER)
@@ -98,6 +79,7 @@ Result<std::vector<FailureRow>> SqliteReader::failures(std::optional<WorkerNo> w
                       s->u32(2),
                       {s->u32(3)},
                       static_cast<core::FailureClass>(s->i(4)),
+                      static_cast<core::Stage>(s->i(7)),
                       s->text(5),
                       {s->i64(6)}});
     }

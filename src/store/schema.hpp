@@ -9,7 +9,7 @@ namespace grange::store {
 inline constexpr std::int64_t kApplicationId =
     0x67726e67;  // "grng": in the file's header, so that `file` and we know it
 
-// Checks that the file is ours and not too new, and brings it up to kSchemaVersion, one transaction a version.
+// Checks that the file is ours and not too new, and brings it up to kSchemaVersion, in one transaction.
 // Throws sqlite::Failure.
 void migrate(const sqlite::Db& db, const std::string& path);
 

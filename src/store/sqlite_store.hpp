@@ -1,4 +1,5 @@
-// The one implementation of Store. Its parts: store.cpp (open), commit.cpp, load.cpp, forget.cpp.
+// The one implementation of Store. Its parts: store.cpp (open), commit.cpp, commit_jobs.cpp, load.cpp, forget.cpp,
+// schedules.cpp.
 #pragma once
 
 #include <mutex>
@@ -29,10 +30,12 @@ class SqliteStore final : public Store {
   Result<Loaded> load() override;
   Result<> commit(const Commit& commit) override;
   Result<> room_for(Bytes bytes) const override;
-  Result<std::vector<JobNo>> forget_ended(WallMs before, std::uint64_t keep, std::uint32_t limit) override;
+  Result<std::vector<JobNo>> forget_ended(WallMs before, WallMs now, std::uint64_t keep, std::uint32_t limit) override;
   Result<> forget_all() override;
   Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256, Bytes bytes,
                      WallMs at) override;
+  Result<> put_schedule(const ScheduleRow& row) override;
+  Result<bool> drop_schedule(const std::string& name) override;
   const std::string& directory() const override { return options_.directory; }
   Result<std::unique_ptr<Reader>> reader() const override;
 
@@ -40,6 +43,8 @@ class SqliteStore final : public Store {
   struct JobNow {
     core::JobState state{};
     core::JobCounts counts;
+    Millis result_ttl{0};
+    bool has_inputs = false;  // rows in job_parents
   };
   struct WorkerDelta {
     std::uint64_t completed = 0, failed = 0, run_us = 0;
@@ -54,12 +59,20 @@ class SqliteStore final : public Store {
   void apply(const core::AttemptFailed& r, const core::Bodies& bodies);
   void apply(const core::CheckpointKept& r, const core::Bodies& bodies);
   void apply(const core::WorkerSeen& r, const core::Bodies& bodies);
+  void apply(const core::JobExtended& r, const core::Bodies& bodies);
+  void apply(const core::UserSet& r, const core::Bodies& bodies);
+  void apply(const core::FarmSet& r, const core::Bodies& bodies);
+  void add_pages(JobNo job, const core::JobBody& body);
+  bool hold_parents(JobNo job, const std::vector<core::Dependency>& after);
   void write_workers();
   void write_counters();
   void add_ref(TaskId task, RefKind kind, const std::string& sha256);
   void drop_refs(TaskId task, RefKind kind);
   JobNow& now_of(JobNo job);
+  core::JobHeader header_of(JobNo job);
   std::uint64_t& jobs_in(core::JobState state);
+  std::vector<std::pair<JobNo, core::JobState>> to_forget(WallMs before, WallMs now, std::uint64_t keep,
+                                                          std::uint32_t limit);
   bool delete_some(JobNo job, std::int64_t& budget);
   void undo(const Counters& before);
 
@@ -75,7 +88,7 @@ class SqliteStore final : public Store {
   std::unordered_map<JobNo, JobNow> jobs_;
   // Tasks that may have a row in `kept` or `checkpoints`; so that an ordinary end costs one INSERT and no DELETE.
   std::unordered_set<std::uint64_t> extras_;
-  std::vector<std::uint64_t> ended_extras_;
+  std::vector<std::uint64_t> ended_extras_;  // taken out by this batch: back in if it fails
   std::unordered_map<std::uint32_t, WorkerDelta> worker_deltas_;
 
   mutable std::mutex room_mutex_;

@@ -31,13 +31,19 @@ void check_whole(const sqlite::Db& db, const std::string& path) {
 }  // namespace
 
 Result<std::unique_ptr<Store>> Store::open(const OpenOptions& options) {
-  if (auto made = make_folder(options.directory); !made) return std::move(made).error();
-  auto lock = FolderLock::take(options.directory);
-  if (!lock) return std::move(lock).error();
+  FolderLock lock;
+  if (!options.farm_only) {
+    if (auto made = make_folder(options.directory); !made) return std::move(made).error();
+    auto taken = FolderLock::take(options.directory);
+    if (!taken) return std::move(taken).error();
+    lock = std::move(taken).value();
+  }
   return sqlite::guarded<std::unique_ptr<Store>>([&]() -> Result<std::unique_ptr<Store>> {
-    auto store = std::make_unique<SqliteStore>(options, std::move(lock).value());
+    auto store = std::make_unique<SqliteStore>(options, std::move(lock));
     store->start();
-    if (auto synced = sync_folder(options.directory); !synced) return std::move(synced).error();
+    if (!options.farm_only) {
+      if (auto synced = sync_folder(options.directory); !synced) return std::move(synced).error();
+    }
     return std::unique_ptr<Store>(std::move(store));
   });
 }
@@ -50,8 +56,8 @@ void SqliteStore::start() {
   try {
     db_ = sqlite::Db(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, options_.vfs);
     // EXTRA while the file changes its kind: a rollback journal that came back after a power loss would undo the switch
-    // to WAL, and with it every commit in the WAL.
-    db_.exec("PRAGMA synchronous=EXTRA");
+    // to WAL, and with it every commit in the WAL. temp_store comes first, as a change of it reads the schema anew.
+    db_.exec("PRAGMA temp_store=MEMORY; PRAGMA synchronous=EXTRA");
     db_.exec(fmt::format("PRAGMA page_size={}; PRAGMA auto_vacuum=NONE", options_.page_size).c_str());
     // quick_check reads the whole file, which takes long when it is big: then damage shows where it is met, as
     // storage_damaged.
@@ -67,13 +73,11 @@ void SqliteStore::start() {
     migrate(db_, path);
     // FULL syncs the WAL at each commit. secure_delete (on in some builds of SQLite) would overwrite what is deleted,
     // for nothing.
-    db_.exec(
-        fmt::format(
-            "PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA secure_delete=OFF; PRAGMA temp_store=MEMORY; "
-            "PRAGMA cache_size=-65536; PRAGMA mmap_size=0; PRAGMA wal_autocheckpoint={}; PRAGMA "
-            "journal_size_limit=67108864",
-            kCheckpointPages)
-            .c_str());
+    db_.exec(fmt::format("PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF; PRAGMA secure_delete=OFF; "
+                         "PRAGMA cache_size=-65536; PRAGMA mmap_size=0; PRAGMA wal_autocheckpoint={}; PRAGMA "
+                         "journal_size_limit=67108864",
+                         kCheckpointPages)
+                 .c_str());
     counters_ = read_counters(db_);
     for (const char* query : {"SELECT task FROM kept", "SELECT task FROM checkpoints"}) {
       sqlite::Statement s(db_, query);
@@ -87,6 +91,7 @@ void SqliteStore::start() {
 }
 
 Result<> SqliteStore::room_for(Bytes bytes) const {
+  if (options_.farm_only) return {};
   const std::lock_guard hold(room_mutex_);
   const Instant now = SystemClock().now().mono;
   if (room_at_.us == INT64_MIN || now - room_at_ > kRoomCached) {

@@ -18,13 +18,16 @@
 
 namespace grange::store {
 
-inline constexpr int kSchemaVersion = 1;
+inline constexpr int kSchemaVersion = 2;
 
 struct OpenOptions {
   std::string directory;     // farm.db, logs.db, blobs/, lock
   std::string vfs = {};      // tests: the name of a fault-injecting VFS for farm.db
   int page_size = 4096;      // of a new farm.db; an existing one keeps its own
   Bytes reserve = 32 * MiB;  // free space under which new work is refused
+  // The simulator: farm.db on `vfs` and nothing else. No folder is made, locked or asked for its free space, so the
+  // disk of this machine is never touched, and nobody is kept from opening it twice.
+  bool farm_only = false;
 };
 
 // What start-up needs to rebuild the core. Jobs that ended stay on disk only.
@@ -34,9 +37,8 @@ struct Loaded {
     std::string id;
     core::JobHeader header;
     core::JobProgressed progress;
-    std::vector<std::uint32_t> open;  // indices below next_index without an outcome, ascending
-    std::vector<std::uint32_t>
-        skipped;  // indices from next_index on that have an outcome (cancelled one by one), ascending
+    std::vector<std::uint32_t> open;     // indices below next_index without an outcome, ascending
+    std::vector<std::uint32_t> skipped;  // indices from next_index on that have an outcome, ascending
   };
   struct Worker {
     WorkerNo worker;
@@ -47,13 +49,31 @@ struct Loaded {
   std::string server_id;          // made once a data folder
   JobNo last_job;
   std::vector<Job> jobs;
-  std::vector<core::TaskKept> tasks;
+  std::vector<core::TaskKept> tasks;  // of these jobs; their indices may lie beyond next_index
   std::vector<Worker> workers;
+  std::vector<core::UserSet> users;
+  core::FarmSet farm;
 };
 
 struct Commit {
   std::span<const core::Record> records;
   const core::Bodies& bodies;
+};
+
+// A job that is submitted again and again. Times by the wall clock, which is what a calendar means.
+struct ScheduleRow {
+  std::string name = {};
+  std::string cron = {};  // five fields, UTC
+  std::string file = {};  // the job file, JSON
+  std::string user = {};
+  bool paused = false;
+  bool overlap = true;        // false: a run is left out while the one before has not ended
+  bool catch_up = false;      // true: one run for the time that nobody was there; false: none
+  WallMs next{};              // the next run
+  WallMs last{};              // the last one submitted; 0: none
+  std::string last_job = {};  // its id
+  std::uint64_t runs = 0, left_out = 0;
+  std::string last_error = {};  // why the last one could not be submitted, or ""
 };
 
 class Reader;
@@ -71,16 +91,20 @@ class Store {
   // Is there room for `bytes` more of new work? storage_full with a sentence that names the folder and the free space.
   // Any thread.
   virtual Result<> room_for(Bytes bytes) const = 0;
-  // Deletes at most `limit` ended jobs that ended before `before` or beyond the newest `keep`, with all that is theirs.
-  // Returns which. The jobs are gone at once; rows of big ones are taken away piece by piece, by this call and the next
-  // ones (`limit` 0: only that).
-  virtual Result<std::vector<JobNo>> forget_ended(WallMs before, std::uint64_t keep, std::uint32_t limit) = 0;
-  // `db clear`: everything but the schema, the server's id, connected workers and the last job number (fences must stay
-  // unique).
+  // Deletes at most `limit` ended jobs, with all that is theirs: those whose own time is over at `now`, those without
+  // one that ended before `before`, and those beyond the newest `keep`. Never one whose results a live job will be
+  // given (Dependency::pass), nor one whose uniqueness word is still held at `now`. Returns which. The jobs are gone at
+  // once; rows of big ones are taken away piece by piece, by this call and the next ones (`limit` 0: only that).
+  virtual Result<std::vector<JobNo>> forget_ended(WallMs before, WallMs now, std::uint64_t keep,
+                                                  std::uint32_t limit) = 0;
+  // `db clear`: everything but the schema, the server's id, connected workers, the last job number (fences must stay
+  // unique) and what people set up: users' limits, schedules, the pause of the farm.
   virtual Result<> forget_all() = 0;
   // Names code. The same content again is fine; other content under a known version: conflict.
   virtual Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256,
                              Bytes bytes, WallMs at) = 0;
+  virtual Result<> put_schedule(const ScheduleRow& row) = 0;        // adds or replaces
+  virtual Result<bool> drop_schedule(const std::string& name) = 0;  // false: there was none
   virtual const std::string& directory() const = 0;
   virtual Result<std::unique_ptr<Reader>> reader() const = 0;  // any thread
 };
@@ -94,6 +118,8 @@ struct JobRow {
   int priority = 0;
   core::JobCounts counts;
   WallMs submitted{}, started{}, ended{};
+  bool open = false, opened = false, paused = false;
+  WallMs expires{};  // forgotten then, once it has ended; 0: as the server keeps others
 };
 struct OutcomeRow {
   TaskId task;
@@ -111,8 +137,17 @@ struct FailureRow {
   Attempt attempt = 0;
   WorkerNo worker{};
   core::FailureClass failure{};
+  core::Stage stage{};
   std::string message;
   WallMs at{};
+};
+// Tasks that ended as failed, of all jobs, newest job first.
+struct DeadFilter {
+  std::optional<JobNo> job;
+  std::optional<core::FailureClass> failure;
+  std::string user;              // "": all
+  std::optional<TaskId> before;  // keyset
+  std::uint32_t limit = 100;
 };
 struct WorkerRow {
   WorkerNo worker;
@@ -156,13 +191,18 @@ class Reader {
   virtual Result<std::optional<core::JobHeader>> header(JobNo job) = 0;
   virtual Result<std::optional<core::ArgumentPage>> page(JobNo job,
                                                          std::uint32_t index) = 0;  // the page that holds index
+  // Where the first page after `index` begins; a job that was extended may have arguments for some of its tasks only.
+  virtual Result<std::optional<std::uint32_t>> page_after(JobNo job, std::uint32_t index) = 0;
   // Outcomes of one job, by index from `from` (inclusive), at most `limit`. with_values false: bodies without value and
   // traceback.
   virtual Result<std::vector<OutcomeRow>> outcomes(JobNo job, std::uint32_t from, std::uint32_t limit,
                                                    bool with_values) = 0;
-  virtual Result<std::vector<std::uint32_t>> failed_indices(JobNo job) = 0;
-  virtual Result<std::vector<std::uint32_t>> cancelled_indices(
-      JobNo job) = 0;  // those with an outcome; ascending, both
+  // Tasks of one job with an outcome that is not `completed`, by index; no bodies.
+  virtual Result<std::vector<OutcomeRow>> unhappy(JobNo job) = 0;
+  virtual Result<std::vector<OutcomeRow>> dead(const DeadFilter& filter) = 0;  // bodies without value and traceback
+  // The newest job with this uniqueness word that is still live, or was submitted at or after `since`.
+  virtual Result<std::optional<JobNo>> find_unique(const std::string& word, WallMs since) = 0;
+  virtual Result<std::vector<ScheduleRow>> schedules() = 0;
   virtual Result<std::vector<core::TaskKept>> kept(JobNo job) = 0;
   virtual Result<std::optional<core::CheckpointBody>> checkpoint(TaskId task) = 0;
   virtual Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job,

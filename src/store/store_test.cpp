@@ -42,7 +42,8 @@ Batch finished_job(std::uint32_t no, std::uint32_t count, std::int64_t ended) {
   for (std::uint32_t i = 0; i < count; ++i) {
     b.records.emplace_back(core::TaskEnded{.task = TaskId::of({no}, i), .attempt = 1, .at = {ended}});
   }
-  b.records.emplace_back(core::JobProgressed{{no}, core::JobState::completed, count, {count, 0, 0}, {1}, {ended}});
+  b.records.emplace_back(
+      core::JobProgressed{{no}, core::JobState::completed, count, {count, 0, 0}, {1}, {ended}, count});
   return b;
 }
 
@@ -245,10 +246,10 @@ TEST(Store, ForgetsTheOldestBeyondWhatIsKept) {
   live.records.resize(1);
   ASSERT_TRUE(store->commit({live.records, live.bodies}).ok());
   const auto reader = *store->reader();
-  EXPECT_EQ(store->forget_ended({0}, 100, 10)->size(), 0u);
-  EXPECT_EQ(store->forget_ended({0}, 6, 10)->size(), 2u);    // 7 and 8, by number kept
-  EXPECT_EQ(store->forget_ended({96}, 100, 1)->size(), 1u);  // 6 ended at 94, 5 at 95: by age, one at a time
-  EXPECT_EQ(store->forget_ended({96}, 100, 10)->size(), 1u);
+  EXPECT_EQ(store->forget_ended({0}, {0}, 100, 10)->size(), 0u);
+  EXPECT_EQ(store->forget_ended({0}, {0}, 6, 10)->size(), 2u);    // 7 and 8, by number kept
+  EXPECT_EQ(store->forget_ended({96}, {0}, 100, 1)->size(), 1u);  // 6 ended at 94, 5 at 95: by age, one at a time
+  EXPECT_EQ(store->forget_ended({96}, {0}, 100, 10)->size(), 1u);
   std::vector<std::uint32_t> left;
   for (const auto& row : take(reader->jobs({}))) left.push_back(row.job.value);
   EXPECT_EQ(left, (std::vector<std::uint32_t>{9, 4, 3, 2, 1}));
@@ -271,18 +272,18 @@ TEST(Store, ForgetsABigJobPieceByPiece) {
     }
     return std::uint64_t{0};
   };
-  EXPECT_EQ(store->forget_ended({2}, 0, 1)->size(), 1u);
+  EXPECT_EQ(store->forget_ended({2}, {0}, 0, 1)->size(), 1u);
   EXPECT_FALSE((*reader->job({1})).has_value());
   std::uint64_t before = 120'000;
   int calls = 0;
   while (outcomes() != 0) {
     ASSERT_LT(outcomes(), before);
     before = outcomes();
-    ASSERT_TRUE(store->forget_ended({0}, 100, 0).ok());
+    ASSERT_TRUE(store->forget_ended({0}, {0}, 100, 0).ok());
     ASSERT_LT(++calls, 20);
   }
   EXPECT_GT(calls, 1);
-  ASSERT_TRUE(store->forget_ended({0}, 100, 0).ok());
+  ASSERT_TRUE(store->forget_ended({0}, {0}, 100, 0).ok());
   EXPECT_FALSE(*reader->blob_in_use(fake_sha(1)));
 }
 
@@ -336,6 +337,374 @@ TEST(Store, NamesCodeOnceAndForAll) {
   EXPECT_FALSE(*reader->blob_in_use(fake_sha(3)));
 }
 
+Batch one_job(std::uint32_t no, const core::JobHeader& header = {}, const core::JobBody& body = {},
+              std::int64_t submitted = 1) {
+  Batch b;
+  b.records.emplace_back(core::JobAdded{{no}, b.add(body), header, {submitted}});
+  return b;
+}
+void commit(Store& store, const Batch& b) {
+  const auto done = store.commit({b.records, b.bodies});
+  ASSERT_TRUE(done.ok()) << done.error().message;
+}
+void progress(Store& store, std::uint32_t no, core::JobState state, std::int64_t ended = 0) {
+  Batch b;
+  b.records.emplace_back(
+      core::JobProgressed{.job = {no}, .state = state, .counts = {}, .ended = {ended}, .count = 1, .opened = true});
+  commit(store, b);
+}
+std::vector<std::uint32_t> numbers(const std::vector<JobNo>& jobs) {
+  std::vector<std::uint32_t> out;
+  for (const auto job : jobs) out.push_back(job.value);
+  return out;
+}
+using Numbers = std::vector<std::uint32_t>;
+
+TEST(Store, ForgetsAJobWhenItsOwnTimeIsOver) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  core::JobHeader brief;
+  brief.result_ttl = Millis{50};
+  core::JobHeader lasting;
+  lasting.result_ttl = Millis{INT64_MAX};
+  commit(*store, one_job(1, brief));
+  commit(*store, one_job(2, lasting));
+  commit(*store, one_job(3));
+  commit(*store, one_job(4, brief));
+  for (const std::uint32_t no : {1u, 2u, 3u}) progress(*store, no, core::JobState::completed, 100);
+  const auto reader = *store->reader();
+  EXPECT_EQ((*reader->job({1}))->expires.ms, 150);
+  EXPECT_EQ((*reader->job({2}))->expires.ms, INT64_MAX);
+  EXPECT_EQ((*reader->job({3}))->expires.ms, 0);
+  EXPECT_EQ((*reader->job({4}))->expires.ms, 0) << "it has not ended";
+  EXPECT_EQ(numbers(*store->forget_ended({0}, {149}, 100, 10)), Numbers{});
+  EXPECT_EQ(numbers(*store->forget_ended({0}, {150}, 100, 10)), Numbers{1});
+  EXPECT_EQ(numbers(*store->forget_ended({101}, {150}, 100, 10)), Numbers{3}) << "2 has a time of its own";
+  EXPECT_EQ(numbers(*store->forget_ended({0}, {150}, 0, 10)), Numbers{2}) << "a number kept is for all";
+
+  // A job that came back has no time until it ends again, also when the store was closed between.
+  progress(*store, 4, core::JobState::failed, 200);
+  EXPECT_EQ((*reader->job({4}))->expires.ms, 250);
+  progress(*store, 4, core::JobState::running);
+  EXPECT_EQ((*reader->job({4}))->expires.ms, 0);
+  EXPECT_EQ(numbers(*store->forget_ended({1000}, {1000}, 0, 10)), Numbers{});
+  progress(*store, 4, core::JobState::completed, 300);
+  EXPECT_EQ((*reader->job({4}))->expires.ms, 350);
+}
+
+TEST(Store, KeepsResultsThatALiveJobWillBeGiven) {
+  const Scratch scratch;
+  core::JobHeader child;
+  child.after = {{.job = {1}, .pass = true}, {.job = {1}, .index = 0, .pass = true}, {.job = {2}}};
+  const auto forget = [](Store& store) { return numbers(*store.forget_ended({INT64_MAX}, {INT64_MAX}, 0, 10)); };
+  {
+    const auto store = open_at(scratch.path());
+    for (const std::uint32_t no : {1u, 2u}) commit(*store, one_job(no));
+    commit(*store, one_job(3, child));
+    commit(*store, one_job(4, child));
+    for (const std::uint32_t no : {1u, 2u}) progress(*store, no, core::JobState::completed, 10);
+    EXPECT_EQ(forget(*store), Numbers{2}) << "1 is an input of 3 and 4; 2 was only waited for";
+    progress(*store, 3, core::JobState::failed, 20);
+    EXPECT_EQ(forget(*store), Numbers{3});
+  }
+  const auto store = open_at(scratch.path());
+  ASSERT_TRUE(store->load().ok());
+  EXPECT_EQ(forget(*store), Numbers{});
+  progress(*store, 4, core::JobState::failed, 30);
+  progress(*store, 4, core::JobState::running);
+  EXPECT_EQ(forget(*store), Numbers{}) << "retried, it needs them again";
+  progress(*store, 4, core::JobState::completed, 40);
+  EXPECT_EQ(forget(*store), (Numbers{1, 4}));
+}
+
+TEST(Store, SparedJobsCountAmongThoseThatAreKept) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  for (std::uint32_t no = 1; no <= 5; ++no) {
+    commit(*store, one_job(no));
+    progress(*store, no, core::JobState::completed, no);
+  }
+  core::JobHeader child;
+  child.after = {{.job = {1}, .pass = true}};
+  commit(*store, one_job(6, child));
+  EXPECT_EQ(numbers(*store->forget_ended({0}, {0}, 3, 10)), Numbers{2}) << "3, 4 and 5 are the newest three";
+  EXPECT_EQ(numbers(*store->forget_ended({0}, {0}, 3, 10)), Numbers{});
+}
+
+TEST(Store, FindsTheNewestJobOfAUniqueWord) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  const auto reader = *store->reader();
+  core::JobBody body;
+  body.unique = "nightly";
+  body.unique_for = Millis{1000};
+  EXPECT_EQ(*reader->find_unique("nightly", {0}), std::nullopt);
+  commit(*store, one_job(1, {}, body, 100));
+  commit(*store, one_job(2, {}, {}, 100));
+  EXPECT_EQ(*reader->find_unique("nightly", {INT64_MAX}), JobNo{1}) << "live";
+  progress(*store, 1, core::JobState::completed, 150);
+  EXPECT_EQ(*reader->find_unique("nightly", {101}), std::nullopt);
+  EXPECT_EQ(*reader->find_unique("nightly", {100}), JobNo{1}) << "in the window";
+  EXPECT_EQ(*reader->find_unique("", {0}), std::nullopt);
+  body.unique_for = Millis{0};
+  commit(*store, one_job(3, {}, body, 200));
+  EXPECT_EQ(*reader->find_unique("nightly", {0}), JobNo{3});
+  progress(*store, 3, core::JobState::completed, 210);
+  // The word of 1 is not free before 1100.
+  EXPECT_EQ(numbers(*store->forget_ended({INT64_MAX}, {1099}, 0, 10)), Numbers{3});
+  EXPECT_EQ(numbers(*store->forget_ended({INT64_MAX}, {1100}, 0, 10)), Numbers{1});
+}
+
+TEST(Store, ListsDeadLettersByJobClassAndUser) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  for (std::uint32_t no = 1; no <= 3; ++no) {
+    core::JobHeader header;
+    header.user = no == 2 ? "eve" : "bob";
+    Batch b = one_job(no, header);
+    for (std::uint32_t i = 0; i < 6; ++i) {
+      core::ResultBody body;
+      body.value = "v", body.message = "m", body.traceback = "t", body.exception = "E",
+      body.stage = core::Stage::upload;
+      const auto end = i % 3 == 0   ? core::TaskEnd::completed
+                       : i % 3 == 1 ? core::TaskEnd::failed
+                                    : core::TaskEnd::cancelled;
+      const auto failure = i < 3 ? core::FailureClass::exception : core::FailureClass::exit_code;
+      b.records.emplace_back(core::TaskEnded{
+          .task = TaskId::of({no}, i), .end = end, .failure = failure, .attempt = 2, .body = b.add(body), .at = {5}});
+    }
+    commit(*store, b);
+  }
+  const auto reader = *store->reader();
+  const auto ids = [&](const DeadFilter& filter) {
+    std::string out;
+    for (const auto& o : take(reader->dead(filter))) {
+      EXPECT_EQ(o.end, core::TaskEnd::failed);
+      out += std::to_string(o.task.job().value) + "/" + std::to_string(o.task.index()) + " ";
+    }
+    return out;
+  };
+  DeadFilter filter;
+  EXPECT_EQ(ids(filter), "3/4 3/1 2/4 2/1 1/4 1/1 ");
+  filter.limit = 3;
+  EXPECT_EQ(ids(filter), "3/4 3/1 2/4 ");
+  filter.before = TaskId::of({2}, 4);
+  EXPECT_EQ(ids(filter), "2/1 1/4 1/1 ");
+  filter.failure = core::FailureClass::exit_code;
+  EXPECT_EQ(ids(filter), "1/4 ");
+  filter.before.reset();
+  filter.user = "bob";
+  EXPECT_EQ(ids(filter), "3/4 1/4 ");
+  filter.failure.reset();
+  filter.job = JobNo{1};
+  EXPECT_EQ(ids(filter), "1/4 1/1 ");
+  filter.user = "eve";
+  EXPECT_EQ(ids(filter), "");
+  filter = {};
+  filter.limit = 0;
+  EXPECT_EQ(ids(filter), "");
+
+  filter.limit = 1;
+  const auto row = take(reader->dead(filter)).at(0);
+  EXPECT_EQ(row.body.value + row.body.traceback, "");
+  EXPECT_EQ(row.body.message + row.body.exception, "mE");
+  EXPECT_EQ(row.body.stage, core::Stage::upload);
+  EXPECT_EQ(row.attempt, 2u);
+
+  std::string unhappy;
+  for (const auto& o : take(reader->unhappy({2}))) unhappy += std::to_string(o.task.index()) + " ";
+  EXPECT_EQ(unhappy, "1 2 4 5 ");
+
+  // What is forgotten is not listed, though its rows may still be there.
+  progress(*store, 3, core::JobState::failed, 1);
+  ASSERT_EQ(store->forget_ended({2}, {2}, 100, 10)->size(), 1u);
+  EXPECT_EQ(ids({}), "2/4 2/1 1/4 1/1 ");
+}
+
+TEST(Store, KeepsSchedules) {
+  const Scratch scratch;
+  const ScheduleRow row{.name = "nightly",
+                        .cron = "0 3 * * *",
+                        .file = "{\"name\":\"it's\"}",
+                        .user = "eve",
+                        .paused = true,
+                        .overlap = false,
+                        .catch_up = true,
+                        .next = {77},
+                        .last = {55},
+                        .last_job = "nightly-5",
+                        .runs = 6,
+                        .left_out = 1,
+                        .last_error = "full"};
+  {
+    const auto store = open_at(scratch.path());
+    ASSERT_TRUE(store->put_schedule({.name = "nightly", .cron = "* * * * *"}).ok());
+    ASSERT_TRUE(store->put_schedule({.name = "hourly"}).ok());
+    ASSERT_TRUE(store->put_schedule(row).ok());
+    ASSERT_TRUE(store->forget_all().ok());
+  }
+  const auto store = open_at(scratch.path());
+  const auto reader = *store->reader();
+  const auto rows = take(reader->schedules());
+  ASSERT_EQ(rows.size(), 2u) << "what people set up is not cleared";
+  EXPECT_EQ(rows[0].name, "hourly");
+  EXPECT_TRUE(rows[0].overlap);
+  const ScheduleRow& r = rows[1];
+  EXPECT_EQ(r.name + r.cron + r.file + r.user + r.last_job + r.last_error,
+            row.name + row.cron + row.file + row.user + row.last_job + row.last_error);
+  EXPECT_TRUE(r.paused && !r.overlap && r.catch_up);
+  EXPECT_EQ(r.next, row.next);
+  EXPECT_EQ(r.last, row.last);
+  EXPECT_EQ(r.runs * 10 + r.left_out, 61u);
+  EXPECT_TRUE(*store->drop_schedule("nightly"));
+  EXPECT_FALSE(*store->drop_schedule("nightly"));
+  EXPECT_EQ(take(reader->schedules()).size(), 1u);
+}
+
+TEST(Store, AnOpenJobGrows) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  const auto reader = *store->reader();
+  core::JobHeader header;
+  header.open = true;
+  header.count = 0;
+  commit(*store, one_job(1, header));
+  Batch b;
+  core::JobBody more;
+  more.pages = {{3, {1, 1}, "xy"}};
+  more.blobs = {fake_sha(9)};
+  b.records.emplace_back(core::JobExtended{{1}, 0, 3, core::kNoBody});
+  b.records.emplace_back(core::JobExtended{{1}, 3, 2, b.add(more)});
+  b.records.emplace_back(core::JobProgressed{.job = {1}, .counts = {}, .count = 5, .open = true, .opened = true});
+  commit(*store, b);
+  EXPECT_EQ((*reader->job({1}))->count, 5u);
+  EXPECT_TRUE((*reader->job({1}))->open);
+  EXPECT_EQ((*reader->totals()).tasks_submitted, 5u);
+  EXPECT_FALSE((*reader->page({1}, 2)).has_value()) << "no arguments";
+  EXPECT_EQ(*reader->page_after({1}, 0), 3u);
+  EXPECT_EQ((*reader->page({1}, 4))->bytes, "xy");
+  EXPECT_TRUE(*reader->blob_in_use(fake_sha(9)));
+  const auto loaded = *store->load();
+  ASSERT_EQ(loaded.jobs.size(), 1u);
+  EXPECT_EQ(loaded.jobs[0].header.count, 5u);
+  EXPECT_TRUE(loaded.jobs[0].header.open);
+  EXPECT_TRUE(loaded.jobs[0].progress.open);
+}
+
+TEST(Store, AnEndedTaskIsNotKept) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  const auto reader = *store->reader();
+  core::JobHeader header;
+  header.count = 4;
+  commit(*store, one_job(1, header));
+  const TaskId task = TaskId::of({1}, 2);  // never handed out
+  const auto run = [&](std::vector<core::Record> records, bool ok) {
+    EXPECT_EQ(store->commit({records, {}}).ok(), ok);
+  };
+  run({core::TaskKept{.task = task, .parked = true}}, true);
+  EXPECT_EQ(reader->kept({1})->size(), 1u);
+  EXPECT_EQ((*store->load()).tasks.size(), 1u);
+  // Ended in a batch that fails, then in one that does not; kept and ended at once; ended, taken back and ended again.
+  run({core::TaskEnded{.task = task}, core::TaskEnded{.task = task}}, false);
+  EXPECT_EQ(reader->kept({1})->size(), 1u);
+  run({core::TaskEnded{.task = task}}, true);
+  EXPECT_EQ(reader->kept({1})->size(), 0u);
+  EXPECT_EQ((*store->load()).jobs.at(0).skipped, Numbers{2});
+  const TaskId other = TaskId::of({1}, 3);
+  run({core::TaskKept{.task = other, .attempt = 2}, core::TaskEnded{.task = other}}, true);
+  EXPECT_EQ(reader->kept({1})->size(), 0u);
+  run({core::TaskReopened{other}, core::TaskKept{.task = other, .attempt = 3}}, true);
+  EXPECT_EQ(reader->kept({1})->size(), 1u);
+  run({core::TaskEnded{.task = other}, core::TaskReopened{other}, core::TaskKept{.task = other, .attempt = 4}}, true);
+  EXPECT_EQ(reader->kept({1})->size(), 1u);
+  run({core::TaskEnded{.task = other}}, true);
+  EXPECT_EQ(reader->kept({1})->size(), 0u);
+}
+
+TEST(Store, UsersAreRemembered) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  const auto set = [&](const std::string& user, const core::UserLimits& limits) {
+    const std::vector<core::Record> records{core::UserSet{user, limits}};
+    ASSERT_TRUE(store->commit({records, {}}).ok());
+  };
+  set("", {.weight_milli = 2000});
+  set("eve", {.max_queued = UINT64_MAX});
+  set("bob", {.starts_per_minute = 5});
+  set("bob", {.submits_per_minute = 6});
+  ASSERT_TRUE(store->forget_all().ok());
+  auto users = (*store->load()).users;
+  ASSERT_EQ(users.size(), 3u);
+  EXPECT_EQ(users[0].limits.weight_milli, 2000u);
+  EXPECT_EQ(users[1].user, "bob");
+  EXPECT_EQ(users[1].limits, (core::UserLimits{.submits_per_minute = 6}));
+  EXPECT_EQ(users[2].limits.max_queued, UINT64_MAX);
+  set("bob", {});
+  EXPECT_EQ((*store->load()).users.size(), 2u) << "as anybody: no row";
+}
+
+TEST(Store, SaysDamageOfAHeaderThatMakesNoSense) {
+  const Scratch scratch;
+  {
+    const auto store = open_at(scratch.path());
+    commit(*store, one_job(1));
+  }
+  run_sql(scratch.path() + "/farm.db", "UPDATE jobs SET more = x'0107ff'");
+  const auto store = open_at(scratch.path());
+  const auto loaded = store->load();
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.error().cls, ErrorClass::storage_damaged) << loaded.error().message;
+  const auto header = (*store->reader())->header({1});
+  ASSERT_FALSE(header.ok());
+  EXPECT_EQ(header.error().cls, ErrorClass::storage_damaged);
+  Batch b;
+  b.records.emplace_back(core::JobProgressed{.job = {1}, .counts = {}});
+  const auto done = store->commit({b.records, b.bodies});
+  ASSERT_FALSE(done.ok());
+  EXPECT_EQ(done.error().cls, ErrorClass::storage_damaged);
+}
+
+TEST(Codec, ReadsRequestsOfVersionOne) {
+  // cpus 1500, gpus 2000, memory 5, disk 6, "py", {a=b, c=d}
+  const std::string old(
+      "\xdc\x0b\xd0\x0f\x05\x06\x02py\x02\x01"
+      "a\x01"
+      "b\x01"
+      "c\x01"
+      "d",
+      18);
+  core::Request want{.cpus_milli = 1500, .gpus_milli = 2000, .memory = 5, .disk = 6, .engine = "py"};
+  want.labels = {{"a", "b"}, {"c", "d"}};
+  core::Request request;
+  request.pool = "of before";
+  ASSERT_TRUE(unpack_request(old, request));
+  EXPECT_EQ(request, want);
+  EXPECT_EQ(pack_request(want), old) << "and writes the same where nothing new is asked for";
+  want.labels[1].negate = true;
+  want.model = "m", want.pool = "p", want.gpu_memory = 7, want.min_life = Millis{8};
+  ASSERT_TRUE(unpack_request(pack_request(want), request));
+  EXPECT_EQ(request, want);
+}
+
+TEST(Codec, APlainHeaderNeedsNothingMore) {
+  EXPECT_EQ(pack_more({}), "");
+  core::JobHeader header;
+  ASSERT_TRUE(unpack_more("", header));
+  EXPECT_FALSE(unpack_more("\x02", header)) << "of a version that is not known";
+  header.result_ttl = Millis{-5};
+  header.after = {{.job = {7}, .index = UINT32_MAX - 1}};
+  const std::string packed = pack_more(header);
+  for (std::size_t cut = 2; cut < packed.size(); ++cut) {
+    core::JobHeader part;
+    (void)unpack_more(packed.substr(0, cut), part);
+  }
+  core::JobHeader same;
+  ASSERT_TRUE(unpack_more(packed, same));
+  EXPECT_EQ(same.after, header.after);
+  EXPECT_EQ(same.result_ttl, header.result_ttl);
+}
+
 TEST(Codec, SurvivesAnyBytes) {
   Prng prng(5);
   for (int i = 0; i < 20'000; ++i) {
@@ -346,6 +715,10 @@ TEST(Codec, SurvivesAnyBytes) {
     std::vector<std::uint32_t> sizes;
     (void)unpack_extra(bytes, true, body);
     (void)unpack_request(bytes, request);
+    core::JobHeader header;
+    if (unpack_more("\x01" + bytes, header)) {
+      EXPECT_GT(header.nodes, 0u);
+    }
     if (unpack_sizes(bytes, 50, sizes)) {
       EXPECT_EQ(sizes.size(), 50u);
     }

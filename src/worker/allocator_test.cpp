@@ -76,5 +76,66 @@ TEST(Allocator, NeverOverCapacity) {
   }));
 }
 
+TEST(Allocator, TicketsNameTheirGpus) {
+  Allocator a(Need{9, 9000, 0, 100, 100}, {24 * GiB, 80 * GiB, 24 * GiB});
+  EXPECT_EQ(a.total().gpus_milli, 3000u);
+  const auto big = a.allocate(Need{1, 1000, 1000, 0, 0, 40 * GiB});
+  ASSERT_TRUE(big);
+  EXPECT_EQ(a.devices(*big), std::vector<std::uint32_t>{1}) << "the only one with so much memory";
+  EXPECT_FALSE(a.fits(Need{1, 1000, 1000, 0, 0, 40 * GiB}));
+  EXPECT_TRUE(a.ever_fits(Need{1, 1000, 1000, 0, 0, 40 * GiB}));
+  EXPECT_FALSE(a.ever_fits(Need{1, 1000, 2000, 0, 0, 40 * GiB}));
+  const auto half = a.allocate(Need{1, 1000, 500, 0, 0, 10 * GiB});
+  const auto other = a.allocate(Need{1, 1000, 500, 0, 0, 10 * GiB});
+  ASSERT_TRUE(half && other);
+  EXPECT_EQ(a.devices(*half), a.devices(*other)) << "parts share one, so that the other stays whole";
+  EXPECT_FALSE(a.fits(Need{1, 1000, 1500, 0, 0, 0})) << "one is whole, and no part is left beside it";
+  const auto whole = a.allocate(Need{1, 1000, 1000, 0, 0, 0});
+  ASSERT_TRUE(whole);
+  EXPECT_EQ(a.devices(*whole), std::vector<std::uint32_t>{2});
+  EXPECT_TRUE(a.release(*half));
+  EXPECT_TRUE(a.devices(*half).empty());
+  EXPECT_FALSE(a.fits(Need{1, 1000, 200, 0, 0, 20 * GiB})) << "its memory is the other half's";
+  EXPECT_TRUE(a.fits(Need{1, 1000, 200, 0, 0, 14 * GiB}));
+}
+
+TEST(Allocator, NoGpuIsSharedBeyondItsBounds) {
+  EXPECT_TRUE(rc::check("random GPU needs", [] {
+    const auto small = [](std::uint32_t max) { return *rc::gen::inRange<std::uint32_t>(0, max); };
+    std::vector<Bytes> memory;
+    for (std::uint32_t i = 0, n = 1 + small(4); i < n; ++i) memory.push_back(10 + small(20));
+    Allocator a(Need{99, 99'000, 0, 0, 0}, memory);
+    std::vector<std::pair<Allocator::Ticket, Need>> held;
+    for (int i = 0; i < 40; ++i) {
+      if (held.empty() || small(3) != 0) {
+        const Need need{1, 1, small(3) == 0 ? 1000 * small(3) : small(1000), 0, 0, small(12)};
+        const bool could = a.fits(need);
+        const auto ticket = a.allocate(need);
+        RC_ASSERT(could == ticket.has_value());
+        RC_ASSERT(!could || a.ever_fits(need));
+        if (ticket) held.emplace_back(*ticket, need);
+      } else {
+        const auto at = static_cast<std::size_t>(small(static_cast<std::uint32_t>(held.size())));
+        RC_ASSERT(a.release(held[at].first));
+        held.erase(held.begin() + static_cast<std::ptrdiff_t>(at));
+      }
+      std::vector<std::uint32_t> milli(memory.size());
+      std::vector<Bytes> bytes(memory.size());
+      for (const auto& [ticket, need] : held) {
+        const auto devices = a.devices(ticket);
+        RC_ASSERT(devices.size() == (need.gpus_milli + 999) / 1000);
+        for (const std::uint32_t d : devices) {
+          RC_ASSERT(memory[d] >= need.gpu_memory);
+          milli[d] += need.gpus_milli < 1000 ? need.gpus_milli : 1000;
+          bytes[d] += need.gpu_memory;
+        }
+      }
+      for (std::size_t d = 0; d < memory.size(); ++d) RC_ASSERT(milli[d] <= 1000 && bytes[d] <= memory[d]);
+    }
+    for (const auto& [ticket, need] : held) RC_ASSERT(a.release(ticket));
+    RC_ASSERT(a.used() == (Need{0, 0, 0, 0, 0, 0}));
+  }));
+}
+
 }  // namespace
 }  // namespace grange::worker

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "worker/leftovers.hpp"
 #include "worker/process.hpp"
 #include "worker/resources.hpp"
+#include "worker/task_env.hpp"
 #include "worker/task_folder.hpp"
 
 namespace grange::worker {
@@ -40,7 +42,10 @@ struct Task : std::enable_shared_from_this<Task> {
   std::string out_tail, err_tail;
   std::size_t fetching = 0;
   std::vector<std::string> sources;  // of files_in, once fetched
-  bool stopped = false, hard = false;
+  std::vector<SharedBytes> inputs;   // those that came as blobs
+  bool stopped = false, hard = false, frozen = false;
+  bool ready = false;       // to start, were it not frozen
+  std::string over_memory;  // it was ended for that
   std::uint64_t oom_before = 0;
   pb::TaskResult result;
   std::vector<TakenFile> taken;
@@ -70,7 +75,11 @@ class CommandEngine final : public Engine {
     task->folder = options_.folder + "/" + std::to_string(fence.task.job().value) + "_" +
                    std::to_string(fence.task.index()) + "_" + std::to_string(fence.attempt);
     tasks_[{fence.task, fence.attempt}] = task;
-    fetch(task);
+    if (needs_blobs(*task)) {
+      fetch(task);
+    } else {
+      fill(task);
+    }
   }
 
   void stop(TaskId id, Attempt attempt, StopHow how) override {
@@ -80,11 +89,35 @@ class CommandEngine final : public Engine {
     task->stopped = true;
     task->hard = task->hard || how == StopHow::hard;
     if (task->process) {
-      task->process->signal(how == StopHow::hard ? SIGKILL : SIGTERM);
-      if (how == StopHow::hard) task->process->resume();  // output that nobody takes must not hold up its end
+      if (how == StopHow::hard) {
+        task->process->signal_all(SIGKILL);
+        task->process->resume();  // output that nobody takes must not hold up its end
+      } else {
+        task->process->signal(SIGTERM);
+      }
     } else {
       task->waits.clear();
       end(task, failure(pb::FAILURE_CANCELLED, "Stopped before it ran."));
+    }
+  }
+
+  void freeze(TaskId id, Attempt attempt, bool on) override {
+    const auto it = tasks_.find({id, attempt});
+    if (it == tasks_.end()) return;
+    const TaskPtr task = it->second;
+    task->frozen = on;
+    if (task->process) task->process->signal_all(on ? SIGSTOP : SIGCONT);
+    if (!on && std::exchange(task->ready, false)) launch(task);
+  }
+
+  void watch() override {
+    for (const auto& [key, task] : tasks_) {
+      if (task->run.memory == 0 || !task->process || !task->over_memory.empty()) continue;
+      if (!is_over(task->process->memory(false), task->run.memory)) continue;
+      const Bytes used = task->process->memory(true);
+      if (!is_over(used, task->run.memory)) continue;
+      task->over_memory = over_memory(used, task->run.memory);
+      task->process->signal_all(SIGKILL);
     }
   }
 
@@ -117,7 +150,14 @@ class CommandEngine final : public Engine {
     });
   }
 
+  bool needs_blobs(const Task& task) const {
+    const auto by_blob = [](const pb::Input& input) { return !input.value_sha256().empty(); };
+    return !task.run.args_sha256.empty() || !command(task).files_in().empty() ||
+           std::any_of(task.run.inputs.begin(), task.run.inputs.end(), by_blob);
+  }
+
   void fetch(const TaskPtr& task) {
+    host_.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_DOWNLOAD);
     const auto& files = command(*task).files_in();
     task->sources.resize(static_cast<std::size_t>(files.size()));
     task->fetching = 1;
@@ -138,6 +178,16 @@ class CommandEngine final : public Engine {
         one_done(bytes ? Result<>() : Result<>(bytes.error()));
       }));
     }
+    task->inputs.resize(task->run.inputs.size());
+    for (std::size_t i = 0; i < task->run.inputs.size() && lives(task); ++i) {
+      const std::string& sha = task->run.inputs[i].value_sha256();
+      if (sha.empty()) continue;
+      ++task->fetching;
+      task->waits.push_back(blobs_.bytes(sha, [weak, one_done, i](Result<SharedBytes> bytes) {
+        if (const TaskPtr t = weak.lock(); t && bytes) t->inputs[i] = *bytes;
+        one_done(bytes ? Result<>() : Result<>(bytes.error()));
+      }));
+    }
     for (int i = 0; i < files.size() && lives(task); ++i) {
       ++task->fetching;
       task->waits.push_back(blobs_.file(files[i].sha256(), [weak, one_done, i](Result<std::string> path) {
@@ -149,7 +199,9 @@ class CommandEngine final : public Engine {
   }
 
   void fill(const TaskPtr& task) {
+    if (!lives(task)) return;
     task->waits.clear();
+    host_.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_STARTUP);
     on_disk(
         task,
         [task, folder = task->folder]() -> Result<> {
@@ -157,6 +209,12 @@ class CommandEngine final : public Engine {
           const auto& files = task->run.job->spec.command().files_in();
           for (int i = 0; i < files.size(); ++i) {
             auto put = put_in(folder, files[i].path(), task->sources[static_cast<std::size_t>(i)], files[i].mode());
+            if (!put) return put;
+          }
+          for (std::size_t i = 0; i < task->run.inputs.size(); ++i) {
+            const bool blob = i < task->inputs.size() && task->inputs[i];
+            auto put = write_in(folder, "inputs/" + std::to_string(i),
+                                blob ? *task->inputs[i] : task->run.inputs[i].value(), 0400);
             if (!put) return put;
           }
           return {};
@@ -171,6 +229,10 @@ class CommandEngine final : public Engine {
   }
 
   void launch(const TaskPtr& task) {
+    if (task->frozen) {  // it starts when it may go on
+      task->ready = true;
+      return;
+    }
     const pb::CommandSpec& spec = command(*task);
     const Run& run = task->run;
     const std::string index = std::to_string(run.fence.task.index());
@@ -197,6 +259,9 @@ class CommandEngine final : public Engine {
                  "GRANGE_TASK_ID=" + run.job->id + "/" + index,
                  "GRANGE_ATTEMPT=" + std::to_string(run.fence.attempt),
                  "GRANGE_URL=" + options_.server_url};
+    if (guardian_ != nullptr && !guardian_->mark().empty()) child.env.insert(child.env.begin(), guardian_->mark());
+    if (!run.inputs.empty()) child.env.push_back("GRANGE_INPUTS=" + task->folder + "/inputs");
+    for (std::string& setting : place_env(run)) child.env.push_back(std::move(setting));
     if (run.args.size() < kArgInEnv) child.env.push_back("GRANGE_ARG=" + run.args);
     for (const auto& [name, value] : spec.env()) {
       if (name == "PATH") {
@@ -240,6 +305,7 @@ class CommandEngine final : public Engine {
       return;
     }
     task->process = std::move(*process);
+    host_.stage(run.fence.task, run.fence.attempt, pb::STAGE_EXECUTE);
   }
 
   bool output(Task& task, Output from, std::string_view data) {
@@ -254,6 +320,8 @@ class CommandEngine final : public Engine {
   }
 
   void exited(const TaskPtr& task, const ExitStatus& status) {
+    if (const std::string told = told_leftovers(status.leftovers); !told.empty())
+      host_.log(task->run.fence.task, task->run.fence.attempt, pb::STREAM_SYSTEM, told);
     pb::TaskResult& result = task->result;
     if (task->out_tail.size() > kTail) task->out_tail.erase(0, task->out_tail.size() - kTail);
     result.set_value(std::move(task->out_tail));
@@ -264,11 +332,15 @@ class CommandEngine final : public Engine {
       std::string message = status.signal != 0 ? "killed by signal " + std::to_string(status.signal)
                                                : "exit code " + std::to_string(status.code);
       result.set_failure(pb::FAILURE_EXIT_CODE);
-      if (status.signal == SIGKILL && !task->hard && oom_kills() > task->oom_before) {
+      if (!task->over_memory.empty()) {
+        result.set_failure(pb::FAILURE_OUT_OF_MEMORY);
+        message = task->over_memory;
+      } else if (status.signal == SIGKILL && !task->hard && oom_kills() > task->oom_before) {
         result.set_failure(pb::FAILURE_OUT_OF_MEMORY);
         message += " (out of memory)";
       }
-      if (const std::string line = last_line(task->err_tail); !line.empty()) message += ": " + line;
+      if (const std::string line = last_line(task->err_tail); task->over_memory.empty() && !line.empty())
+        message += ": " + line;
       result.set_message(message);
       end(task, std::move(result));
       return;
@@ -282,6 +354,7 @@ class CommandEngine final : public Engine {
   }
 
   void collect(const TaskPtr& task) {
+    host_.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_UPLOAD);
     // The process is over; from here a stop ends the attempt at once.
     loop_.post([process = std::shared_ptr<Process>(std::move(task->process))] {});
     on_disk(

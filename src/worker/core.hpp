@@ -3,11 +3,13 @@
 //
 // Builtin tasks end in here; python and command tasks leave as effects and come back as AttemptEnded.
 // A result is kept until the server acknowledged it. An attempt that the server no longer wants is stopped and never
-// reported.
+// reported. A frozen attempt keeps what it has, and its clocks stand still.
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <variant>
@@ -27,6 +29,12 @@ struct Run {
   std::string args, args_sha256;
   std::string checkpoint, checkpoint_sha256;
   bool has_checkpoint = false;
+  std::vector<pb::Input> inputs;  // results of parents
+  std::vector<std::string> gang;  // host names by rank
+  std::uint32_t rank = 0;
+  std::vector<std::uint32_t> gpus;  // indices of those that it got
+  bool hides_gpus = false;          // this machine has some; it may see its own only
+  Bytes memory = 0;                 // that it asked for; 0: it did not say
 };
 
 enum class StopHow : std::uint8_t { soft, hard };
@@ -38,12 +46,20 @@ struct Effects {
     Kind kind{};
     StopHow how{};
   };
+  struct Freeze {
+    TaskId task;
+    Attempt attempt = 0;
+    Kind kind{};
+    bool on = true;  // false: it goes on
+  };
   std::vector<Run> start;
-  std::vector<Stop> stop;
-  bool report = false;   // there is something to tell: call take_report
-  bool drained = false;  // draining, and nothing is left
+  std::vector<Freeze> freeze;
+  std::vector<Stop> stop;  // after the others
+  bool report = false;     // there is something to tell: call take_report
+  bool drained = false;    // draining, and nothing is left
   void clear() {
     start.clear();
+    freeze.clear();
     stop.clear();
     report = drained = false;
   }
@@ -57,18 +73,29 @@ struct AttemptEnded {
   Attempt attempt = 0;
   pb::TaskResult* result = nullptr;
 };
+// The engine has come to this stage of the attempt.
+struct StageEntered {
+  TaskId task;
+  Attempt attempt = 0;
+  pb::Stage stage{};
+};
 struct Welcomed {
   const pb::Welcome* welcome = nullptr;
 };
 struct Ticked {};
 struct DrainAsked {};
-using Event = std::variant<OrdersArrived, AttemptEnded, Welcomed, Ticked, DrainAsked>;
+using Event = std::variant<OrdersArrived, AttemptEnded, StageEntered, Welcomed, Ticked, DrainAsked>;
 
 struct CoreOptions {
   Need total;
   bool python = true;  // the engine is offered
   Micros python_grace = std::chrono::seconds(2);
   Micros command_grace = std::chrono::seconds(5);
+  std::vector<Bytes> gpus = {};  // memory of each
+  // As in the manifest: which of a job's alternatives this worker meets.
+  std::map<std::string, std::string> labels = {};
+  std::string pool = {};
+  std::vector<std::string> models = {};
 };
 
 class WorkerCore {
@@ -91,17 +118,22 @@ class WorkerCore {
   std::size_t stopping() const { return stopping_.size(); }
   std::size_t specs() const { return jobs_.size(); }
   bool draining() const { return draining_; }
-  bool drained() const { return draining_ && held_.empty() && stopping_.empty() && returns_unsaid_.empty(); }
+  bool drained() const {
+    return draining_ && held_.empty() && stopping_.empty() && returns_unsaid_.empty() && preempted_unsaid_.empty();
+  }
   std::uint64_t ended() const { return ended_; }
   std::uint64_t failed() const { return failed_; }
   const Allocator& allocator() const { return allocator_; }
   void set_python(bool offered) { options_.python = offered; }
   // The current fence of an attempt that runs here and is wanted; null: nobody wants to hear of it.
   const Fence* running_fence(TaskId task, Attempt attempt) const;
+  bool giving_back(TaskId task, Attempt attempt) const;  // it is being stopped for its own good
   struct RunningView {
     Fence fence;
     std::string job_id, engine;
     Instant since;
+    pb::Stage stage{};
+    bool frozen = false;
   };
   std::vector<RunningView> running_list() const;
   void check_invariants() const;
@@ -113,13 +145,20 @@ class WorkerCore {
     std::shared_ptr<const JobInfo> job;
     Run run;  // until it starts
     State state = State::waiting;
-    bool start_told = false;
-    bool cancelled = false, out_of_time = false;
+    bool start_told = false, pause_untold = false;
+    bool cancelled = false, frozen = false, preempted = false;
+    pb::Stage stage = pb::STAGE_RESERVE;
+    std::uint32_t stages_entered = 0;  // a bit for each: its limit counts once
     std::uint32_t overtaken = 0;
+    std::size_t need_class = 0;
     std::uint64_t order = 0;  // of arrival
     Allocator::Ticket ticket = 0;
-    Instant arrived{}, started{};
-    std::string cancel_reason;
+    Instant arrived{}, started{}, frozen_at{}, stage_at{};
+    Micros still{0};   // how long it was frozen
+    Micros budget{0};  // of the stages so far, what was not used when this one began
+    Instant sleep_over = Instant::never(), time_over = Instant::never(), stage_over = Instant::never(),
+            patience_over = Instant::never();
+    std::string cancel_reason, over;  // over: which limit it went past; then it is ended
     std::unique_ptr<pb::TaskResult> result;
     Held* before = nullptr;  // in its need's line
     Held* after = nullptr;
@@ -139,7 +178,7 @@ class WorkerCore {
     Attempt attempt = 0;
     Allocator::Ticket ticket = 0;
   };
-  enum class DueKind : std::uint8_t { sleep_over, time_over, patience_over };
+  enum class DueKind : std::uint8_t { sleep_over, time_over, stage_over, patience_over };
   struct Due {
     Instant at;
     TaskId task;
@@ -148,32 +187,51 @@ class WorkerCore {
     friend bool operator>(const Due& a, const Due& b) { return a.at > b.at; }
   };
 
+  // core.cpp: what the server says
   void orders(pb::WorkerOrders& orders, Instant now, Effects& effects);
   void assign(pb::Assignment& order, Instant now, Effects& effects);
-  void cancel(const pb::CancelOrder& order, Instant now, Effects& effects);
-  void welcomed(const pb::Welcome& welcome, Effects& effects);
-  void ended(const AttemptEnded& event, Instant now, Effects& effects);
-  void tick(Instant now, Effects& effects);
-  void start_drain(Effects& effects);
+  void welcomed(const pb::Welcome& welcome, Instant now, Effects& effects);
+  void start_drain(Instant now, Effects& effects);
   void forget_specs();
+  std::optional<std::size_t> choose_need(const JobInfo& job) const;
+  void disown(Held& held, Effects& effects);  // the server does not want it: erases `held`
+  void return_waiting(Held& held, Effects& effects);
+
+  // core_run.cpp: an attempt from its start to its end
   void pump(Instant now, Effects& effects);
   void start(Held& held, Instant now, Effects& effects);
+  void ended(const AttemptEnded& event, Instant now, Effects& effects);
   void finish(Held& held, pb::TaskResult* result, Instant now, Effects& effects);
   void finish_failed(Held& held, pb::FailureClass failure, std::string message, bool permanent, Instant now,
                      Effects& effects);
-  void stop(const Held& held, StopHow how, Effects& effects);
-  void stop_softly(const Held& held, Instant now, Effects& effects);
-  void disown(Held& held, Effects& effects);  // the server does not want it: erases `held`
-  void return_waiting(Held& held, Effects& effects);
   void enqueue(Held& held);
   void dequeue(Held& held);
   void release(Held& held);
   void measured(Micros run);
-  void add_due(Due due);
   void count_window();
   std::size_t line_of(const Need& need);
+
+  // core_stop.cpp: what ends or halts an attempt
+  void cancel(const pb::CancelOrder& order, Instant now, Effects& effects);
+  void pause(const pb::PauseOrder& order, Instant now, Effects& effects);
+  void freeze(Held& held, Instant now, Effects& effects);
+  void thaw(Held& held, Instant now, Effects& effects);
+  void preempt(Held& held, Instant now, Effects& effects);
+  void given_back(Held& held, Effects& effects);  // erases `held`
+  void say_pause(Held& held);
+  void stop(const Held& held, StopHow how, Effects& effects);
+  void stop_softly(Held& held, Instant now, Effects& effects);
+
+  // core_time.cpp: stages and everything that falls due
+  void enter(Held& held, pb::Stage stage, Instant now);
+  void tick(Instant now, Effects& effects);
+  void over(Held& held, std::string message, Instant now, Effects& effects);
+  void set_due(Held& held, DueKind kind, Instant at);
+  static Instant& due_at(Held& held, DueKind kind);
+  bool stands(const Due& due);
+
   Held* find(TaskId task, Attempt attempt);
-  Held* find(const Due& due) { return find(due.task, due.attempt); }
+  std::vector<const Held*> in_order() const;
 
   CoreOptions options_;
   Allocator allocator_;
@@ -186,7 +244,8 @@ class WorkerCore {
   std::vector<Due> due_;             // a heap, soonest first; those of ended attempts are swept out now and then
   std::deque<TaskId> results_unsaid_;
   std::vector<TaskId> starts_unsaid_;
-  std::vector<Fence> returns_unsaid_;
+  std::vector<Fence> returns_unsaid_, preempted_unsaid_;
+  std::vector<TaskId> pauses_unsaid_;
   std::uint64_t next_order_ = 1;
   std::uint32_t running_ = 0, waiting_ = 0;
   std::uint64_t ended_ = 0, failed_ = 0;
@@ -197,5 +256,7 @@ class WorkerCore {
 
 // The window for a mean run time (< 0: unknown): slots, and a backlog that lasts about 50 ms.
 std::uint32_t window_for(std::uint32_t slots, double mean_run_us);
+
+const char* stage_name(pb::Stage stage);
 
 }  // namespace grange::worker

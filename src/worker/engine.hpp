@@ -17,6 +17,8 @@ class EngineHost {
   virtual bool log(TaskId task, Attempt attempt, pb::Stream stream, std::string_view data) = 0;
   virtual void progress(TaskId task, Attempt attempt, double done, double total, std::string text) = 0;
   virtual void checkpoint(TaskId task, Attempt attempt, std::string data) = 0;
+  // It has come to this stage.
+  virtual void stage(TaskId task, Attempt attempt, pb::Stage stage) = 0;
   // The engine gave up; its tasks should go elsewhere.
   virtual void engine_off(Kind kind, std::string why) = 0;
 };
@@ -26,7 +28,10 @@ class Engine {
   virtual ~Engine() = default;
   virtual void run(Run run) = 0;
   virtual void stop(TaskId task, Attempt attempt, StopHow how) = 0;  // `ended` follows; unknown ones are ignored
+  // Its processes stand still, or go on. Nothing when there are none (yet): the core's clocks stand still all the same.
+  virtual void freeze(TaskId task, Attempt attempt, bool on) = 0;
   virtual void resume_output() = 0;
+  virtual void watch() = 0;  // now and then: looks at what the tasks use
 };
 
 inline pb::TaskResult failure(pb::FailureClass cls, std::string message, bool permanent = false) {

@@ -69,7 +69,7 @@ std::string code(std::string_view sha, std::string_view bytes) {
 
 std::string run(const RunMessage& m) {
   std::string head;
-  head.reserve(64 + m.args.size() + m.checkpoint.size());
+  head.reserve(static_cast<std::size_t>(size_of(m)));
   put(head, m.task.packed);
   put(head, m.attempt);
   head += static_cast<char>(m.encoding);
@@ -79,9 +79,28 @@ std::string run(const RunMessage& m) {
   head += m.args;
   put(head, static_cast<std::uint32_t>(m.checkpoint.size()));
   head += m.checkpoint;
-  put(head, static_cast<std::uint16_t>(m.job_id.size()));
-  head += m.job_id.substr(0, UINT16_MAX);
+  const std::string_view id = m.job_id.substr(0, UINT16_MAX);
+  put(head, static_cast<std::uint16_t>(id.size()));
+  head += id;
+  put(head, static_cast<std::uint32_t>(m.inputs.size()));
+  for (const RunMessage::Input& input : m.inputs) {
+    head += static_cast<char>(input.encoding);
+    put(head, static_cast<std::uint32_t>(input.bytes.size()));
+    head += input.bytes;
+  }
+  put(head, static_cast<std::uint32_t>(m.env.size()));
+  for (const std::string& setting : m.env) {
+    put(head, static_cast<std::uint32_t>(setting.size()));
+    head += setting;
+  }
   return framed(2, head);
+}
+
+Bytes size_of(const RunMessage& m) {
+  Bytes size = 96 + m.args.size() + m.checkpoint.size() + m.job_id.size();
+  for (const RunMessage::Input& input : m.inputs) size += 5 + input.bytes.size();
+  for (const std::string& setting : m.env) size += 4 + setting.size();
+  return size;
 }
 
 std::string leave() {
@@ -119,6 +138,7 @@ Result<std::optional<Message>> Reader::next() {
     m.value = p.sized();
     m.message = p.sized();
     m.traceback = p.sized();
+    m.exception = p.sized();
     if (!p.good() || status > 4)
       return Error{ErrorClass::invalid_argument, "The executor sent a result that cannot be read."};
     m.status = static_cast<Status>(status);

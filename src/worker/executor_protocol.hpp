@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "base/ids.hpp"
 #include "base/result.hpp"
@@ -24,7 +25,14 @@ struct RunMessage {
   bool has_checkpoint = false;
   std::string_view checkpoint;
   std::string_view job_id;
+  struct Input {
+    std::uint8_t encoding = 1;
+    std::string_view bytes;
+  };
+  std::vector<Input> inputs;
+  std::vector<std::string> env;  // "NAME=value", for this run only
 };
+Bytes size_of(const RunMessage& message);  // about; beyond kMessage it cannot be sent
 std::string code(std::string_view sha, std::string_view bytes);
 std::string run(const RunMessage& message);
 std::string leave();
@@ -37,7 +45,7 @@ struct Ended {
   TaskId task;
   Attempt attempt = 0;
   Status status{};
-  std::string value, message, traceback;
+  std::string value, message, traceback, exception;  // exception: its type
 };
 struct Progress {
   TaskId task;

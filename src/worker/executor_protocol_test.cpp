@@ -15,7 +15,8 @@ std::string framed(char type, const std::string& payload) {
   return le(payload.size() + 1, 4) + type + payload;
 }
 std::string result_message() {
-  return framed(1, le(7, 8) + le(2, 4) + '\1' + le(3, 4) + "abc" + le(2, 4) + "no" + le(5, 4) + "trace");
+  return framed(1, le(7, 8) + le(2, 4) + '\1' + le(3, 4) + "abc" + le(2, 4) + "no" + le(5, 4) + "trace" + le(10, 4) +
+                       "ValueError");
 }
 
 TEST(ExecutorProtocol, ReadsAResultInAnyPieces) {
@@ -38,6 +39,7 @@ TEST(ExecutorProtocol, ReadsAResultInAnyPieces) {
     EXPECT_EQ(ended.attempt, 2u);
     EXPECT_EQ(ended.status, Status::exception);
     EXPECT_EQ(ended.value + ended.message + ended.traceback, "abcnotrace");
+    EXPECT_EQ(ended.exception, "ValueError");
     EXPECT_EQ(std::get<Log>(got[1]).text, "hello");
   }
 }
@@ -72,7 +74,12 @@ TEST(ExecutorProtocol, RunMessage) {
   m.args = "[1]";
   m.job_id = "5";
   EXPECT_EQ(run(m), framed(2, le(5, 8) + le(1, 4) + '\3' + std::string(1, '\0') + sha + le(3, 4) + "[1]" + le(0, 4) +
-                                  le(1, 2) + "5"));
+                                  le(1, 2) + "5" + le(0, 4) + le(0, 4)));
+  m.inputs = {{2, "pickle"}, {1, "raw"}};
+  m.env = {"A=1"};
+  EXPECT_EQ(run(m), framed(2, le(5, 8) + le(1, 4) + '\3' + std::string(1, '\0') + sha + le(3, 4) + "[1]" + le(0, 4) +
+                                  le(1, 2) + "5" + le(2, 4) + '\2' + le(6, 4) + "pickle" + '\1' + le(3, 4) + "raw" +
+                                  le(1, 4) + le(3, 4) + "A=1"));
   EXPECT_EQ(code(sha, "xyz"), framed(1, sha + "xyz"));
   EXPECT_EQ(leave(), framed(3, ""));
 }

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "worker/leftovers.hpp"
+
 namespace grange::worker {
 
 namespace {
@@ -17,7 +19,9 @@ namespace {
 constexpr int kGroups = 65'536;
 std::int32_t g_groups[kGroups];  // in the guardian's copy of our memory; no allocation after the fork
 
-[[noreturn]] void guard(int pipe) {
+constexpr int kLooks = 200;  // a task that forks on and on is not run after for ever
+
+[[noreturn]] void guard(int pipe, const std::string& mark) {
   ::setsid();  // a signal to the worker's group or terminal is not for us
   ::prctl(PR_SET_NAME, "grange-guard");
   struct sigaction ignore = {};
@@ -41,21 +45,24 @@ std::int32_t g_groups[kGroups];  // in the guardian's copy of our memory; no all
     if (note.what == GuardianNote::kForget && at < count) g_groups[at] = g_groups[--count];
   }
   for (int i = 0; i < count; ++i) ::kill(-g_groups[i], SIGKILL);
+  for (int look = 0; look < kLooks && !mark.empty() && kill_marked(mark) > 0; ++look) ::usleep(10'000);
   ::_exit(0);
 }
 
 }  // namespace
 
-Result<Guardian> Guardian::start() {
+Result<Guardian> Guardian::start(const std::string& mark) {
   auto pipe = make_pipe();
   if (!pipe) return pipe.error();
   const pid_t pid = ::fork();
   if (pid < 0)
     return Error{ErrorClass::io, std::string("The guardian process could not be started: ") + std::strerror(errno)};
-  if (pid == 0) guard(pipe->read.get());
+  if (pid == 0) guard(pipe->read.get(), mark);
   Guardian guardian;
   guardian.pipe_ = std::move(pipe->write);
   guardian.pid_ = pid;
+  guardian.mark_ = mark;
+  know_child(pid);
   return guardian;
 }
 
@@ -64,6 +71,7 @@ Guardian::~Guardian() {
   if (pid_ > 0) {
     while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
     }
+    forget_child(pid_);
   }
 }
 

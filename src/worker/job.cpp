@@ -1,6 +1,7 @@
 #include "worker/job.hpp"
 
 #include "base/limits.hpp"
+#include "worker/leftovers.hpp"
 
 namespace grange::worker {
 
@@ -26,6 +27,7 @@ std::string command_refusal(const pb::CommandSpec& command) {
       return "The environment variable \"" + key +
              "\" cannot be set: a name has no \"=\" and nothing holds a NUL byte.";
     }
+    if (key == kMark) return "The environment variable \"" + key + "\" is the worker's own.";
   }
   if (static_cast<std::size_t>(command.files_in_size() + command.files_out_size()) > limits::kFilesPerTask) {
     return "A task may have at most " + std::to_string(limits::kFilesPerTask) + " files.";
@@ -39,6 +41,15 @@ std::string command_refusal(const pb::CommandSpec& command) {
   return {};
 }
 
+Need need_of(const pb::Requirements& asks) {
+  return {1,
+          asks.cpus_milli() == 0 ? 1000 : asks.cpus_milli(),
+          asks.gpus_milli(),
+          asks.memory_bytes(),
+          asks.disk_bytes(),
+          asks.gpu_memory_bytes()};
+}
+
 }  // namespace
 
 JobInfo read_job(const pb::SpecOrder& order) {
@@ -47,11 +58,11 @@ JobInfo read_job(const pb::SpecOrder& order) {
   info.id = order.job_id().empty() ? std::to_string(order.job()) : order.job_id();
   info.spec = order.spec();
   const pb::JobSpec& spec = info.spec;
-  const pb::Requirements& asks = spec.requirements();
-  info.need.cpus_milli = asks.cpus_milli() == 0 ? 1000 : asks.cpus_milli();
-  info.need.gpus_milli = asks.gpus_milli();
-  info.need.memory = asks.memory_bytes();
-  info.need.disk = asks.disk_bytes();
+  info.needs.push_back(need_of(spec.requirements()));
+  for (const pb::Requirements& other : spec.any_of()) {
+    if (info.needs.size() <= limits::kAlternatives) info.needs.push_back(need_of(other));
+  }
+  info.grace = std::chrono::duration_cast<Micros>(Millis{spec.grace_ms()});
   info.time_limit = std::chrono::duration_cast<Micros>(Millis{spec.time_limit_ms()});
   if (spec.engine() == "builtin") {
     info.kind = builtin_kind(spec.builtin().op());

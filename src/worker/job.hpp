@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/ids.hpp"
 #include "base/result.hpp"
@@ -21,10 +22,11 @@ struct JobInfo {
   std::string id;
   pb::JobSpec spec;
   Kind kind = Kind::refused;
-  std::string refusal;  // of a refused one: why
-  Need need;
-  std::size_t need_class = 0;  // equal needs share one; the core's
-  Micros time_limit{0};        // 0: none
+  std::string refusal;                    // of a refused one: why
+  std::vector<Need> needs;                // the first, then the alternatives; at least one
+  std::vector<std::size_t> need_classes;  // of each; equal needs share one; the core's
+  Micros time_limit{0};                   // 0: none
+  Micros grace{0};                        // between the polite and the hard stop; 0: the engine's
 };
 
 JobInfo read_job(const pb::SpecOrder& order);

@@ -11,6 +11,7 @@
 #include <cerrno>
 
 #include "base/limits.hpp"
+#include "worker/leftovers.hpp"
 
 namespace grange::worker {
 
@@ -38,12 +39,15 @@ struct Process::Impl : std::enable_shared_from_this<Process::Impl> {
   }
 
   void exited() {
-    ::kill(-pid, SIGKILL);  // not yet reaped, so the number is still ours: what it left behind goes too
+    // What it left behind goes too: first by name, and, not being reaped yet, its number is still ours, by its group.
+    status.leftovers = end_leftovers();
+    ::kill(-pid, SIGKILL);
     int raw = 0;
     struct rusage used = {};
     while (::wait4(pid, &raw, 0, &used) < 0 && errno == EINTR) {
     }
     reaped = true;
+    forget_child(pid);
     if (guardian != nullptr) guardian->forget(pid);
     if (WIFSIGNALED(raw)) {
       status.signal = WTERMSIG(raw);
@@ -128,11 +132,13 @@ struct Process::Impl : std::enable_shared_from_this<Process::Impl> {
     closed = true;
     events = {};
     if (pid > 0 && !reaped) {
-      ::kill(-pid, SIGKILL);
+      signal_tree(pid, SIGKILL);
       while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
       }
       reaped = true;
+      forget_child(pid);
       if (guardian != nullptr) guardian->forget(pid);
+      end_leftovers();
     }
     boost::system::error_code ignored;
     pidfd.close(ignored);
@@ -212,6 +218,14 @@ void Process::signal(int number) {
 
 void Process::signal_leader(int number) {
   if (!impl_->reaped) ::kill(impl_->pid, number);
+}
+
+void Process::signal_all(int number) {
+  if (!impl_->reaped) signal_tree(impl_->pid, number);
+}
+
+Bytes Process::memory(bool exact) const {
+  return impl_->reaped ? 0 : tree_memory(impl_->pid, exact);
 }
 
 void Process::resume() {

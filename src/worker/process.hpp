@@ -1,11 +1,12 @@
-// A child process on the loop: its output as it comes, its end with what it used. Killing means the whole process
-// group.
+// A child process on the loop: its output as it comes, its end with what it used. Killing means it and all that it
+// started.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "net/loop.hpp"
 #include "worker/guardian.hpp"
@@ -20,6 +21,7 @@ struct ExitStatus {
   int signal = 0;  // or the signal that ended it
   Micros cpu{0};
   Bytes max_rss = 0;
+  std::vector<std::string> leftovers;  // names of what it had left running; that was ended
   int shell_code() const { return signal != 0 ? 128 + signal : code; }
 };
 
@@ -48,6 +50,8 @@ class Process {
   pid_t pid() const;
   void signal(int number);         // the whole group
   void signal_leader(int number);  // only the process itself
+  void signal_all(int number);     // it and everything below it, wherever that went
+  Bytes memory(bool exact) const;  // of all these
   void resume();
   void drain();  // hands over, now, all output that is already there
   bool ended() const;

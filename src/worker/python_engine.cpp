@@ -8,47 +8,25 @@
 #include <list>
 #include <set>
 
+#include "base/clock.hpp"
 #include "net/connection_manager.hpp"
+#include "worker/leftovers.hpp"
 #include "worker/python_executor.hpp"
+#include "worker/python_job.hpp"
 #include "worker/resources.hpp"
+#include "worker/task_env.hpp"
 #include "worker/task_folder.hpp"
 
 namespace grange::worker {
 
 namespace {
 
-constexpr std::size_t kCodesKept = 64;  // by the executor, and mirrored here
-constexpr int kStartFailures = 5;       // in a row, and the engine is off
+constexpr int kStartFailures = 5;  // in a row, and the engine is off
 constexpr std::uint32_t kStartingAtOnce = 4;
 constexpr Millis kLeave{2'000};  // for an executor that was asked to go
 constexpr std::size_t kErrorTail = 2 * KiB;
-
-// What an executor has in its code cache: it drops the least recently used, so must we.
-class CodeMirror {
- public:
-  bool use(const std::string& sha) {  // true: it has it
-    const auto it = std::find(recent_.begin(), recent_.end(), sha);
-    const bool known = it != recent_.end();
-    if (known) recent_.erase(it);
-    recent_.push_front(sha);
-    if (recent_.size() > kCodesKept) recent_.pop_back();
-    return known;
-  }
-  void forget(const std::string& sha) { recent_.remove(sha); }
-
- private:
-  std::list<std::string> recent_;
-};
-
-struct Job {  // one attempt on its way through the engine
-  Run run;
-  std::string code_sha;
-  SharedBytes code;
-  std::vector<Blobs::WaitPtr> waits;
-  std::size_t fetching = 0;
-  bool over = false;
-};
-using JobPtr = std::shared_ptr<Job>;
+constexpr std::size_t kDeadKept = 64;  // dead children in an executor, before it is replaced
+constexpr Micros kLookEvery{100'000};  // for what tasks left running: not after each of many small ones
 
 class Python final : public PythonEngine {
  public:
@@ -75,7 +53,7 @@ class Python final : public PythonEngine {
   }
 
   void run(Run run) override {
-    auto job = std::make_shared<Job>();
+    auto job = std::make_shared<PythonJob>();
     job->run = std::move(run);
     const pb::PythonSpec& spec = job->run.job->spec.python();
     if (!status_.off.empty()) {
@@ -85,9 +63,9 @@ class Python final : public PythonEngine {
     job->code_sha = spec.code_sha256();
     jobs_[key(*job)] = job;
     if (job->code_sha.empty()) {
-      const std::weak_ptr<Job> weak = job;
+      const std::weak_ptr<PythonJob> weak = job;
       auto wait = blobs_.model(spec.model(), [this, weak](Result<std::string> sha) {
-        const JobPtr j = weak.lock();
+        const PythonJobPtr j = weak.lock();
         if (!j) return;
         if (!sha) {
           end(j, failure(pb::FAILURE_ENGINE, sha.error().message));
@@ -105,12 +83,13 @@ class Python final : public PythonEngine {
   void stop(TaskId task, Attempt attempt, StopHow how) override {
     const auto it = jobs_.find({task, attempt});
     if (it == jobs_.end()) return;
-    const JobPtr job = it->second;
+    const PythonJobPtr job = it->second;
     for (Slot& slot : slots_) {
       if (slot.job != job || !slot.executor) continue;
+      job->stopped = true;
       if (how == StopHow::hard) {
         slot.killed = true;
-        slot.executor->process().signal(SIGKILL);
+        slot.executor->process().signal_all(SIGKILL);
         slot.executor->resume();  // output that nobody takes must not hold up its end
       } else {
         // The slot stays with its job until the executor has answered for it, and the executor ignores the signal when
@@ -120,6 +99,33 @@ class Python final : public PythonEngine {
       return;
     }
     end(job, failure(pb::FAILURE_CANCELLED, "Stopped before it ran."));
+  }
+
+  void freeze(TaskId task, Attempt attempt, bool on) override {
+    const auto it = jobs_.find({task, attempt});
+    if (it == jobs_.end()) return;
+    it->second->frozen = on;
+    for (Slot& slot : slots_) {
+      if (slot.job == it->second && slot.executor) slot.executor->process().signal_all(on ? SIGSTOP : SIGCONT);
+    }
+    if (!on) dispatch();
+  }
+
+  void watch() override {
+    for (Slot& slot : slots_) {
+      if (!slot.executor || slot.state == State::leaving) continue;
+      if (slot.state == State::idle && std::exchange(slot.unseen, false)) end_detached(slot, nullptr);
+      if (slot.state != State::busy || !slot.job || slot.job->run.memory == 0 || !slot.job->over_memory.empty())
+        continue;
+      const Bytes asked = slot.job->run.memory;
+      if (!is_over(slot.executor->process().memory(false), asked)) continue;
+      const Bytes used = slot.executor->process().memory(true);
+      if (!is_over(used, asked)) continue;
+      slot.job->over_memory = over_memory(used, asked);
+      slot.killed = true;
+      slot.executor->process().signal_all(SIGKILL);
+      slot.executor->resume();
+    }
   }
 
   void resume_output() override {
@@ -145,87 +151,95 @@ class Python final : public PythonEngine {
     std::unique_ptr<PythonExecutor> executor;
     std::unique_ptr<net::Timer> timer;  // start limit, restart delay, or time to leave
     CodeMirror codes;
-    JobPtr job;
+    PythonJobPtr job;
     std::uint32_t tasks = 0;
     Bytes rss = 0;
-    bool killed = false;  // by us
-    std::string errors;   // what it wrote outside of tasks
+    bool killed = false;   // by us
+    std::string gpus;      // that it was given once
+    Instant looked{};      // for what its tasks left running
+    bool unseen = false;   // a task has ended since
+    std::size_t dead = 0;  // children that nobody in there asks for
+    std::string errors;    // what it wrote outside of tasks
   };
 
-  static AttemptKey key(const Job& job) { return {job.run.fence.task, job.run.fence.attempt}; }
+  static AttemptKey key(const PythonJob& job) { return {job.run.fence.task, job.run.fence.attempt}; }
 
   // ---- what a run needs
 
-  void fetch(const JobPtr& job) {
-    const std::weak_ptr<Job> weak = job;
-    job->fetching = 1;
-    const auto want = [&](const std::string& sha, void (*keep)(Job&, SharedBytes)) {
-      if (sha.empty() || job->over) return;
-      if (SharedBytes known = blobs_.at_hand(sha)) {
-        keep(*job, std::move(known));
-        return;
-      }
-      ++job->fetching;
-      auto wait = blobs_.bytes(sha, [this, weak, keep](Result<SharedBytes> bytes) {
-        const JobPtr j = weak.lock();
-        if (!j || j->over) return;
-        if (!bytes) {
-          end(j, failure(pb::FAILURE_ENGINE, bytes.error().message));
-          return;
-        }
-        keep(*j, std::move(*bytes));
+  void stage(const PythonJob& job, pb::Stage stage) { host_.stage(job.run.fence.task, job.run.fence.attempt, stage); }
+
+  void fetch(const PythonJobPtr& job) {
+    if (!needs_blobs(blobs_, *job)) return fetched(job);
+    stage(*job, pb::STAGE_DOWNLOAD);
+    fetch_blobs(blobs_, job, [this, weak = std::weak_ptr<PythonJob>(job)](Result<> outcome) {
+      const PythonJobPtr j = weak.lock();
+      if (!j || j->over) return;
+      if (!outcome) {
+        end(j, failure(pb::FAILURE_ENGINE, outcome.error().message));
+      } else {
         fetched(j);
-      });
-      job->waits.push_back(std::move(wait));
-    };
-    want(job->code_sha, [](Job& j, SharedBytes bytes) { j.code = std::move(bytes); });
-    want(job->run.args_sha256, [](Job& j, SharedBytes bytes) { j.run.args = *bytes; });
-    want(job->run.checkpoint_sha256, [](Job& j, SharedBytes bytes) { j.run.checkpoint = *bytes; });
-    if (!job->over) fetched(job);
+      }
+    });
   }
 
-  void fetched(const JobPtr& job) {
-    if (--job->fetching > 0) return;
+  void fetched(const PythonJobPtr& job) {
+    stage(*job, pb::STAGE_STARTUP);
+    if (executor::size_of(job->message({})) > executor::kMessage) {
+      end(job, failure(pb::FAILURE_REFUSED,
+                       "The task's arguments and inputs have more than " + std::to_string(executor::kMessage / MiB) +
+                           " MiB together; hand over big data as files or blobs.",
+                       true));
+      return;
+    }
     ready_.push_back(job);
     dispatch();
   }
 
+  // One that used a GPU keeps it: a library binds to it once for the whole process.
+  Slot* idle_for(const PythonJob& job) {
+    Slot* other = nullptr;
+    for (Slot& slot : slots_) {
+      if (slot.state != State::idle) continue;
+      if (job.run.gpus.empty() || slot.gpus.empty() || slot.gpus == job.gpus()) return &slot;
+      other = &slot;
+    }
+    const bool soon = std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+      return slot.state != State::idle && slot.state != State::busy;
+    });
+    if (other != nullptr && !soon) recycle(*other);  // a new one takes its place, and comes back here
+    return nullptr;
+  }
+
   void dispatch() {
-    while (!ready_.empty()) {
-      Slot* free = nullptr;
-      for (Slot& slot : slots_) {
-        if (slot.state == State::idle) {
-          free = &slot;
-          break;
-        }
+    for (auto at = ready_.begin(); at != ready_.end();) {
+      const PythonJobPtr job = *at;
+      if (!job->over && job->frozen) {  // it starts when it may go on
+        ++at;
+        continue;
       }
-      if (free == nullptr) {
+      Slot* free = job->over ? nullptr : idle_for(*job);
+      if (!job->over && free == nullptr) {
         prestart();
-        return;
+        if (std::none_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.state == State::idle; })) return;
+        ++at;  // what is idle has another GPU, and may do for the next
+        continue;
       }
-      const JobPtr job = ready_.front();
-      ready_.pop_front();
-      if (!job->over) give(*free, job);
+      ready_.erase(at);
+      if (free != nullptr) give(*free, job);
+      at = ready_.begin();
     }
   }
 
-  void give(Slot& slot, const JobPtr& job) {
+  void give(Slot& slot, const PythonJobPtr& job) {
     slot.state = State::busy;
     slot.job = job;
     slot.killed = false;
+    if (!job->run.gpus.empty()) slot.gpus = job->gpus();
     const std::string sha = unhex(job->code_sha);
     std::string bytes;
     if (!slot.codes.use(job->code_sha)) bytes = executor::code(sha, *job->code);
-    const Run& run = job->run;
-    executor::RunMessage message{run.fence.task,
-                                 run.fence.attempt,
-                                 static_cast<std::uint8_t>(run.job->spec.encoding()),
-                                 sha,
-                                 run.args,
-                                 run.has_checkpoint,
-                                 run.checkpoint,
-                                 run.job->id};
-    bytes += executor::run(message);
+    bytes += executor::run(job->message(sha));
+    stage(*job, pb::STAGE_EXECUTE);
     slot.executor->send(std::move(bytes));
   }
 
@@ -247,6 +261,9 @@ class Python final : public PythonEngine {
     if (!options_.python_path.empty()) spec.env.push_back("PYTHONPATH=" + options_.python_path);
     spec.folder = folder;
     slot.codes = CodeMirror{};
+    slot.gpus.clear();
+    slot.dead = 0;
+    if (guardian_ != nullptr && !guardian_->mark().empty()) spec.env.insert(spec.env.begin(), guardian_->mark());
     slot.tasks = 0;
     slot.errors.clear();
     slot.killed = false;
@@ -288,12 +305,15 @@ class Python final : public PythonEngine {
   void off(std::string why) {
     status_.off = std::move(why);
     const std::string told = status_.off;
-    std::vector<JobPtr> waiting;
+    std::vector<PythonJobPtr> waiting;
     for (const auto& [attempt, job] : jobs_) {
       const bool runs = std::any_of(slots_.begin(), slots_.end(), [&, j = job](const Slot& s) { return s.job == j; });
       if (!runs) waiting.push_back(job);
     }
-    for (const JobPtr& job : waiting) end(job, failure(pb::FAILURE_ENGINE, told));
+    std::sort(waiting.begin(), waiting.end(), [](const PythonJobPtr& a, const PythonJobPtr& b) {
+      return a->run.fence.task.packed < b->run.fence.task.packed;
+    });
+    for (const PythonJobPtr& job : waiting) end(job, failure(pb::FAILURE_ENGINE, told));
     host_.engine_off(Kind::python, told);
   }
 
@@ -308,7 +328,7 @@ class Python final : public PythonEngine {
       prestart();
       return;
     }
-    const JobPtr job = slot.job;
+    const PythonJobPtr job = slot.job;
     if (!job) return;
     const AttemptKey now = key(*job);
     if (auto* end = std::get_if<executor::Ended>(&message)) {
@@ -336,7 +356,7 @@ class Python final : public PythonEngine {
     return true;
   }
 
-  void finished(Slot& slot, const JobPtr& job, executor::Ended end_message) {
+  void finished(Slot& slot, const PythonJobPtr& job, executor::Ended end_message) {
     slot.executor->process().drain();  // what the task printed comes before its result
     pb::TaskResult result;
     using executor::Status;
@@ -345,11 +365,18 @@ class Python final : public PythonEngine {
     } else {
       result.set_failure(pb::FAILURE_EXCEPTION);
       result.set_permanent(end_message.status != Status::exception);
+      result.set_exception(std::move(end_message.exception));
       if (end_message.status == Status::bad_code) slot.codes.forget(job->code_sha);
       result.set_message(std::move(end_message.message));
       result.set_traceback(std::move(end_message.traceback));
     }
     *result.mutable_value() = std::move(end_message.value);
+    const Instant now = clock_.now().mono;
+    slot.unseen = !job->stopped && now - slot.looked <= kLookEvery;
+    if (!slot.unseen) {
+      slot.looked = now;
+      end_detached(slot, job);
+    }
     slot.job.reset();
     ++slot.tasks;
     if (slot.killed) {
@@ -364,18 +391,19 @@ class Python final : public PythonEngine {
   }
 
   // A value too big for a message becomes a blob before the result is told.
-  void deliver(const JobPtr& job, pb::TaskResult result) {
+  void deliver(const PythonJobPtr& job, pb::TaskResult result) {
     if (result.value().size() <= options_.inline_limit()) {
       end(job, std::move(result));
       return;
     }
-    const std::weak_ptr<Job> weak = job;
+    const std::weak_ptr<PythonJob> weak = job;
     auto kept = std::make_shared<pb::TaskResult>(std::move(result));
     std::string value = std::move(*kept->mutable_value());
     kept->clear_value();
     job->waits.clear();
+    stage(*job, pb::STAGE_UPLOAD);
     auto wait = blobs_.put(std::move(value), [this, weak, kept](Result<std::string> sha) {
-      const JobPtr j = weak.lock();
+      const PythonJobPtr j = weak.lock();
       if (!j || j->over) return;
       if (!sha) {
         end(j, failure(pb::FAILURE_ENGINE, sha.error().message));
@@ -387,7 +415,18 @@ class Python final : public PythonEngine {
     job->waits.push_back(std::move(wait));
   }
 
+  // What a task started in a session of its own was meant to outlive it, and must not. What stays in the executor's
+  // session may be a library's pool, and useful to the next task; after a stop it goes as well.
+  void end_detached(Slot& slot, const PythonJobPtr& job) {
+    const pid_t root = slot.executor->process().pid();
+    const EndedBelow ended = end_below(root, job && job->stopped ? Below::all : Below::detached);
+    slot.dead = ended.dead;
+    if (const std::string told = told_leftovers(ended.names); job && !told.empty())
+      host_.log(job->run.fence.task, job->run.fence.attempt, pb::STREAM_SYSTEM, told);
+  }
+
   bool worn(Slot& slot) {
+    if (slot.dead > kDeadKept) return true;
     if (options_.recycle_tasks > 0 && slot.tasks >= options_.recycle_tasks) return true;
     if (options_.recycle_rss == 0 || slot.tasks % 64 != 1) return false;  // a look costs more than a small task
     const std::string statm = read_text("/proc/" + std::to_string(slot.executor->process().pid()) + "/statm", 4096);
@@ -407,7 +446,7 @@ class Python final : public PythonEngine {
 
   void gone(Slot& slot, const ExitStatus& status) {
     const State was = slot.state;
-    const JobPtr job = std::exchange(slot.job, nullptr);
+    const PythonJobPtr job = std::exchange(slot.job, nullptr);
     slot.timer.reset();
     loop_.post([old = std::shared_ptr<PythonExecutor>(std::move(slot.executor))] {});  // we are below it on the stack
     slot.state = State::absent;
@@ -428,8 +467,12 @@ class Python final : public PythonEngine {
     if (was == State::busy && job) {
       ++status_.died;
       pb::TaskResult result;
+      if (const std::string told = told_leftovers(status.leftovers); !told.empty())
+        host_.log(job->run.fence.task, job->run.fence.attempt, pb::STREAM_SYSTEM, told);
       const bool oom = status.signal == SIGKILL && !slot.killed && oom_kills() > oom_seen_;
-      if (oom) {
+      if (!job->over_memory.empty()) {
+        result = failure(pb::FAILURE_OUT_OF_MEMORY, job->over_memory);
+      } else if (oom) {
         result = failure(pb::FAILURE_OUT_OF_MEMORY, "The Python process was killed by the kernel for want of memory.");
       } else if (status.signal == SIGKILL && !slot.killed) {
         result = failure(pb::FAILURE_ENGINE,
@@ -447,7 +490,7 @@ class Python final : public PythonEngine {
     launch(slot);
   }
 
-  void end(const JobPtr& job, pb::TaskResult result) {
+  void end(const PythonJobPtr& job, pb::TaskResult result) {
     if (std::exchange(job->over, true)) return;  // it has ended: later answers find it so
     const AttemptKey attempt = key(*job);
     jobs_.erase(attempt);
@@ -462,10 +505,11 @@ class Python final : public PythonEngine {
   const Guardian* guardian_;
   PythonOptions options_;
   std::vector<Slot> slots_;
-  std::unordered_map<AttemptKey, JobPtr, AttemptKeyHash> jobs_;
-  std::deque<JobPtr> ready_;
+  std::unordered_map<AttemptKey, PythonJobPtr, AttemptKeyHash> jobs_;
+  std::deque<PythonJobPtr> ready_;
   Status status_;
   Prng prng_;
+  SystemClock clock_;
   int failures_ = 0;
   std::uint64_t oom_seen_ = 0;  // read when an executor starts: too dear to read for each task
   bool closing_ = false;

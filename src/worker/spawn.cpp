@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "worker/guardian.hpp"
+#include "worker/leftovers.hpp"
 
 namespace grange::worker {
 
@@ -69,6 +70,7 @@ struct Launch {
   if (::setpgid(0, 0) != 0) give_up(launch);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != launch->parent) ::_exit(127);  // it died before we could ask to be told
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);               // its descendants stay below it: see leftovers.hpp
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) give_up(launch);
   if (launch->guardian_fd >= 0) {
     const GuardianNote note{GuardianNote::kGuard, ::getpid()};
@@ -151,11 +153,13 @@ Result<Child> spawn(const ChildSpec& spec) {
                                                                                : ErrorClass::io;
     return Error{cls, spec.program + " could not be started: " + std::strerror(launch.error)};
   }
+  know_child(pid);
   Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd) {
     const int error = errno;
     ::kill(-pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
+    forget_child(pid);
     return Error{ErrorClass::io, std::string("No pidfd (Linux 5.3 or newer is needed): ") + std::strerror(error)};
   }
   return Child{pid, std::move(pidfd)};
@@ -228,6 +232,7 @@ Result<BoundedOutput> run_bounded(const ChildSpec& asked, Millis limit) {
   int status = 0;
   while (::waitpid(child->pid, &status, 0) < 0 && errno == EINTR) {
   }
+  forget_child(child->pid);
   if (out_open) read_all(out->read.get(), answer.out);
   if (err_open) read_all(err->read.get(), answer.err);
   if (answer.ended) answer.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

@@ -74,6 +74,21 @@ Result<> put_in(const std::string& folder, const std::string& path, const std::s
   return {};
 }
 
+Result<> write_in(const std::string& folder, const std::string& path, std::string_view bytes, std::uint32_t mode) {
+  const std::string target = folder + "/" + path;
+  std::error_code error;
+  fs::create_directories(fs::path(target).parent_path(), error);
+  const Fd to(::open(target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!to) return io(path, errno);
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(to.get(), bytes.data(), bytes.size());
+    if (n < 0 && errno != EINTR) return io(path, errno);
+    if (n > 0) bytes.remove_prefix(static_cast<std::size_t>(n));
+  }
+  if (::fchmod(to.get(), mode) != 0) return io(path, errno);
+  return {};
+}
+
 Result<TakenFile> take_out(const std::string& folder, const std::string& path) {
   Fd at(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   std::string rest = path;

@@ -14,6 +14,8 @@ Result<> make_empty_folder(const std::string& folder);  // what was in it goes; 
 void remove_folder(const std::string& folder);
 // Copies `source` to folder/path; `path` was checked by safe_relative and nothing of the task has run yet.
 Result<> put_in(const std::string& folder, const std::string& path, const std::string& source, std::uint32_t mode);
+// Writes folder/path; as above.
+Result<> write_in(const std::string& folder, const std::string& path, std::string_view bytes, std::uint32_t mode);
 
 struct TakenFile {
   Fd fd;

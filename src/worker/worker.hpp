@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "net/loop.hpp"
 #include "net/transport.hpp"
@@ -23,6 +24,9 @@ struct WorkerOptions {
   std::string python;  // interpreter; "": $GRANGE_PYTHON, the .venv beside the binary, python3. "none": not offered
   std::string python_path;  // PYTHONPATH of the executors, for a package that is not installed
   std::map<std::string, std::string> labels;
+  std::string pool;                     // the class of workers it belongs to; "": standard
+  std::vector<std::string> models;      // that it has ready
+  Millis life{0};                       // the machine is lent for so long; then it drains. 0: no end known
   std::uint32_t drain_seconds = 8;      // how long tasks may go on after the first signal
   std::uint32_t recycle_tasks = 0;      // a Python executor is replaced after so many tasks; 0: never
   std::uint64_t recycle_rss_bytes = 0;  // or when it keeps more than this; 0: its share of the machine's memory

@@ -1,166 +1,8 @@
 // The whole worker against a scripted server over connections in memory.
-#include "worker/worker.hpp"
-
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <boost/asio/io_context.hpp>
-#include <filesystem>
-#include <fstream>
-
-#include "net/memory_transport.hpp"
-#include "wire/session.hpp"
-#include "worker/core.hpp"
-#include "worker/data_dir.hpp"
-#include "worker/sha256.hpp"
+#include "worker/scripted_server.hpp"
 
 namespace grange::worker {
 namespace {
-
-struct ScriptedServer;
-
-struct PairDialer final : net::Dialer {
-  explicit PairDialer(ScriptedServer& s) : server(s) {}
-  std::unique_ptr<Attempt> dial(std::function<void(Result<net::ConnectionPtr>)> done) override;
-  ScriptedServer& server;
-};
-
-struct ScriptedServer {
-  net::Loop loop;
-  net::ConnectionPtr here;
-  wire::Session session;
-  std::vector<pb::Hello> hellos;
-  std::vector<pb::TaskResult> results;
-  std::vector<pb::Fence> started, returned;
-  std::string logs, system_logs, goodbye;
-  int heartbeats = 0, drainings = 0;
-  bool resume = true, acks = true;
-  std::vector<pb::Held> refuse;
-  std::string dir = testing::TempDir() + "grange_worker_" + random_id(6);
-  std::unique_ptr<Worker> worker;
-
-  explicit ScriptedServer(WorkerOptions options = {}) {
-    options.data_dir = dir;
-    options.health_port = 0;
-    options.slots = 2;
-    if (options.python.empty()) options.python = "none";
-    worker = std::make_unique<Worker>(loop, options, std::make_unique<PairDialer>(*this));
-    const auto began = worker->start();
-    if (!began) ADD_FAILURE() << began.error().message;
-  }
-  ~ScriptedServer() {
-    worker.reset();
-    here.reset();
-    std::error_code ignored;
-    std::filesystem::remove_all(dir, ignored);
-  }
-
-  void accept(net::ConnectionPtr connection) {
-    here = std::move(connection);
-    net::ConnectionEvents events;
-    events.on_message = [this, me = here.get()](const std::string& bytes, bool) {
-      if (here.get() == me) heard(bytes);
-    };
-    events.on_closed = [](const Error&) {};
-    here->set_events(std::move(events));
-  }
-  void heard(const std::string& bytes) {
-    pb::Frame frame;
-    ASSERT_TRUE(wire::decode(bytes, frame));
-    if (frame.has_hello()) {
-      hellos.push_back(frame.hello());
-      pb::Frame answer;
-      pb::Welcome& w = *answer.mutable_welcome();
-      w.set_protocol(1);
-      w.set_heartbeat_ms(500);
-      w.set_lease_ms(30'000);
-      w.set_inline_limit_bytes(limits::kInline);
-      w.set_resumed(resume && hellos.size() > 1);
-      if (!w.resumed()) session.reset();
-      w.set_received(session.received());
-      for (const auto& one : refuse) *w.add_refused() = one;
-      std::vector<std::string> again;
-      ASSERT_TRUE(session.resend(w.resumed() ? frame.hello().received() : 0, again));
-      here->send(session.unnumbered(answer), true);
-      for (auto& one : again) here->send(one, true);
-      return;
-    }
-    const auto verdict = session.arrived(frame);
-    EXPECT_NE(verdict, wire::Session::Verdict::gap);
-    if (verdict != wire::Session::Verdict::fresh) return;
-    if (frame.has_heartbeat()) ++heartbeats;
-    if (frame.has_goodbye()) goodbye = frame.goodbye().reason();
-    if (!frame.has_report()) return;
-    for (const auto& f : frame.report().started()) started.push_back(f);
-    for (const auto& f : frame.report().returned()) returned.push_back(f);
-    for (const auto& l : frame.report().logs()) (l.stream() == pb::STREAM_SYSTEM ? system_logs : logs) += l.data();
-    if (frame.report().draining()) ++drainings;
-    pb::WorkerOrders orders;
-    for (const auto& r : frame.report().results()) {
-      results.push_back(r);
-      pb::ResultAck& ack = *orders.add_acks();
-      ack.set_task(r.task());
-      ack.set_attempt(r.attempt());
-    }
-    if (acks) send(orders);
-  }
-  void send(const pb::WorkerOrders& orders) {
-    pb::Frame frame;
-    *frame.mutable_orders() = orders;
-    here->send(session.number(frame), true);
-  }
-  void cut() {
-    const auto old = std::exchange(here, nullptr);
-    old->close(1000, "cut");
-  }
-  bool until(const std::function<bool()>& reached) {
-    bool ok = false;
-    const auto look = loop.every(Millis(2), [&] {
-      if (reached()) ok = true, loop.stop();
-    });
-    const auto limit = loop.after(Millis(15'000), [&] { loop.stop(); });
-    loop.context().restart();  // it may have been stopped by an earlier wait
-    loop.run();
-    return ok;
-  }
-  bool online() {
-    return until([&] { return worker->status().online; });
-  }
-};
-
-std::unique_ptr<net::Dialer::Attempt> PairDialer::dial(std::function<void(Result<net::ConnectionPtr>)> done) {
-  server.loop.post([this, done = std::move(done)] {
-    auto [theirs, ours] = net::memory_pair(server.loop);
-    server.accept(ours);
-    done(theirs);
-  });
-  return std::make_unique<Attempt>();
-}
-
-pb::SpecOrder& builtin(pb::WorkerOrders& orders, std::uint32_t job, const char* op, std::uint32_t ms = 0) {
-  pb::SpecOrder& order = *orders.add_specs();
-  order.set_job(job);
-  order.mutable_spec()->set_engine("builtin");
-  order.mutable_spec()->mutable_builtin()->set_op(op);
-  order.mutable_spec()->mutable_builtin()->set_ms(ms);
-  return order;
-}
-pb::SpecOrder& shell_job(pb::WorkerOrders& orders, std::uint32_t job, const std::string& script) {
-  pb::SpecOrder& order = *orders.add_specs();
-  order.set_job(job);
-  order.mutable_spec()->set_engine("command");
-  order.mutable_spec()->mutable_command()->set_shell(true);
-  order.mutable_spec()->mutable_command()->add_argv(script);
-  return order;
-}
-pb::Assignment& assign(pb::WorkerOrders& orders, std::uint32_t job, std::uint32_t index, const std::string& args = "") {
-  pb::Assignment& a = *orders.add_assign();
-  a.set_task(TaskId::of(JobNo{job}, index).packed);
-  a.set_attempt(1);
-  a.set_epoch(5);
-  a.set_args(args);
-  return a;
-}
 
 TEST(Worker, AssignResultAck) {
   ScriptedServer s;
@@ -337,37 +179,17 @@ TEST(Worker, OneWorkerADataFolder) {
   EXPECT_NE(second.error().message.find("--data"), std::string::npos);
 }
 
-// Needs an interpreter with the grange package: GRANGE_TEST_PYTHON, and GRANGE_TEST_PYTHONPATH when it is not
-// installed.
 TEST(Worker, PythonTasks) {
-  const char* python = std::getenv("GRANGE_TEST_PYTHON");
-  if (python == nullptr) GTEST_SKIP() << "set GRANGE_TEST_PYTHON to an interpreter that has cloudpickle and grange";
-  const char* path = std::getenv("GRANGE_TEST_PYTHONPATH");
   WorkerOptions options;
-  options.python = python;
-  options.python_path = path != nullptr ? path : "";
+  if (!with_python(options)) GTEST_SKIP() << "set GRANGE_TEST_PYTHON to an interpreter that has cloudpickle and grange";
   ScriptedServer s(options);
   ASSERT_TRUE(s.online());
-  // A pickle of os.kill would not need cloudpickle: name builtins by reference ("cposix\nsystem" and the like).
-  const auto code = [&](const std::string& pickle) {
-    const std::string sha = sha256(pickle);
-    std::ofstream(s.dir + "/cache/" + sha) << pickle;
-    return sha;
-  };
-  const auto python_job = [](pb::WorkerOrders& orders, std::uint32_t job, const std::string& sha) -> pb::JobSpec& {
-    pb::SpecOrder& order = *orders.add_specs();
-    order.set_job(job);
-    order.mutable_spec()->set_engine("python");
-    order.mutable_spec()->set_encoding(pb::ENCODING_JSON);
-    order.mutable_spec()->mutable_python()->set_code_sha256(sha);
-    return *order.mutable_spec();
-  };
   pb::WorkerOrders orders;
-  python_job(orders, 1, code("cbuiltins\nabs\n."));
-  python_job(orders, 2, code("cos\n_exit\n."));
-  python_job(orders, 3, code("ctime\nsleep\n.")).set_time_limit_ms(300);
-  python_job(orders, 4, code("cbuiltins\nprint\n."));
-  python_job(orders, 5, code("cos\nabort\n."));
+  python_job(orders, 1, s.blob("cbuiltins\nabs\n."));
+  python_job(orders, 2, s.blob("cos\n_exit\n."));
+  python_job(orders, 3, s.blob("ctime\nsleep\n.")).set_time_limit_ms(300);
+  python_job(orders, 4, s.blob("cbuiltins\nprint\n."));
+  python_job(orders, 5, s.blob("cos\nabort\n."));
   for (std::uint32_t i = 0; i < 50; ++i) assign(orders, 1, i, "[-" + std::to_string(i) + "]");
   assign(orders, 1, 50, "[\"x\"]");
   assign(orders, 2, 0, "[7]");
@@ -382,6 +204,8 @@ TEST(Worker, PythonTasks) {
       case 1:
         if (task.index() == 50) {
           EXPECT_EQ(r.failure(), pb::FAILURE_EXCEPTION);
+          EXPECT_EQ(r.exception(), "TypeError");
+          EXPECT_EQ(r.stage(), pb::STAGE_EXECUTE);
           EXPECT_NE(r.traceback().find("TypeError"), std::string::npos);
         } else {
           EXPECT_TRUE(r.ok()) << r.message();

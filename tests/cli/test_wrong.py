@@ -50,12 +50,23 @@ def test_unknown_commands_and_options():
     says(grange("run", "--gpus", "few", "--", "true"), 2, "few is not a number of 0 or more")
     says(grange("run", "--memory", "2", "--", "true"), 2, "did you mean 2GiB?")
     says(grange("server", "--port", "99999"), 2, "0", "65535")
+    says(grange("schedules", "ad"), 2, "grange schedules add")
+    says(grange("users", "sett", "anna"), 2, "grange users set")
+    says(grange("dead", "redirve", "7"), 2, "grange dead redrive")
+    says(grange("explain"), 2, "ID", "grange explain --help")
+    says(grange("explain", "7/x"), 2, "7/3")
+    says(grange("submit", "-", "--nodes", "0"), 2, "1", "1024")
+    says(grange("submit", "-", "--when", "always"), 2, "all_finished")
+    says(grange("server", "--aging", "soon"), 2, "10m")
     says(grange("--url", "ftp://x", "jobs"), 2, "http://")
 
 
 @pytest.mark.parametrize(
     "command",
-    [["jobs", "show"], ["wait"], ["logs"], ["logs", "-f"], ["results"], ["cancel"], ["retry"], ["tasks", "ls"]],
+    [
+        *[["jobs", "show"], ["wait"], ["logs"], ["logs", "-f"], ["results"], ["cancel"], ["retry"], ["tasks", "ls"]],
+        *[["explain"], ["pause"], ["resume"], ["close"], ["add", "--count", "1"], ["dead", "redrive"]],
+    ],
 )
 def test_unknown_job(farm, command):
     says(farm(*command, "999999", code=4), 4, "999999")

@@ -29,6 +29,7 @@ class Job:
     def __init__(self, number, spec, arguments):
         self.number, self.id, self.spec, self.arguments = number, str(number), spec, arguments
         self.outcomes = {}
+        self.open = spec.open
         self.status = ["pending"] * spec.count
         self.attempts = [0] * spec.count
         self.crashes = [0] * spec.count
@@ -36,8 +37,11 @@ class Job:
         self.progress = {}
         self.logs = []
 
+    def ended(self):
+        return len(self.outcomes) == self.spec.count and not self.open
+
     def state(self):
-        if len(self.outcomes) < self.spec.count:
+        if not self.ended():
             return "running" if any(self.attempts) else "pending"
         ends = {o.end for o in self.outcomes.values()}
         return "failed" if pb.TASK_FAILED in ends else "cancelled" if pb.TASK_CANCELLED in ends else "completed"
@@ -84,6 +88,8 @@ class FakeFarm:
         self.queue = []  # (-priority, job, index)
         self.jobs, self.keys, self.sessions, self.blobs = {}, {}, {}, {}
         self.requests = []  # names of what clients asked for
+        self.calls = []  # (method, path, query, JSON) over REST
+        self.answers = {}  # (method, path) -> JSON, for what it does not know itself
         self.token = token
         self.answer = True  # False: requests are carried out, and the answers lost
         self.unavailable = 0  # so many requests are answered with that error
@@ -227,7 +233,10 @@ class FakeFarm:
             answer.response.error.code = "unavailable"
             self.tell(session, answer)
             return
-        if op == "submit":
+        if op == "submit" and request.submit.spec.python.model:
+            answer.response.error.code = "not_found"
+            answer.response.error.message = "there is no named code here"
+        elif op == "submit":
             key = request.submit.spec.key
             answer.response.existed = key in self.keys
             job = self.keys[key] if key in self.keys else self.submit(request.submit)
@@ -237,6 +246,20 @@ class FakeFarm:
             if job is None:
                 answer.response.error.code = "not_found"
                 answer.response.error.message = "there is no such job"
+        if op == "extend" and job is not None and not job.open:
+            answer.response.error.code = "invalid_state_transition"
+            answer.response.error.message = "the job takes no more tasks"
+            self.tell(session, answer)
+            return
+        if op == "extend" and job is not None:
+            count = request.extend.count
+            job.arguments += self.arguments(request.extend.payloads) if request.extend.payloads else [b""] * count
+            self.queue.extend((-job.spec.priority, job.number, job.spec.count + i) for i in range(count))
+            job.spec.count += count
+            for column, blank in ((job.status, "pending"), (job.attempts, 0), (job.crashes, 0)):
+                column += [blank] * count
+            job.open = job.open and not request.extend.close
+            self.ready.notify_all()
         if job is not None:
             answer.response.job.CopyFrom(job.wire())
         if self.answer:
@@ -253,9 +276,9 @@ class FakeFarm:
                 self.cancel(job, index)
         self.publish(job)
 
-    def submit(self, submit):
+    def arguments(self, payloads):
         arguments = []
-        for payload in submit.payloads:
+        for payload in payloads:
             at = 0
             for size in payload.sizes:
                 if size == 0xFFFFFFFF:
@@ -264,6 +287,40 @@ class FakeFarm:
                 else:
                     arguments.append(payload.bytes[at : at + size])
                     at += size
+        return arguments
+
+    def parents(self, job, index):
+        """[(parent, its task's index, whether its result is passed)] of one task."""
+        for one in job.spec.depends_on:
+            parent = self.jobs[one.job_id]
+            which = [one.index] if one.one else [index] if one.each else range(parent.spec.count)
+            for i in which:
+                yield parent, i, getattr(one, "pass")
+
+    def may_run(self, job, index):
+        """Whether all that it waits for has succeeded. A task of which something has not, ends."""
+        for parent, i, _ in self.parents(job, index):
+            outcome = parent.outcomes.get(i)
+            if outcome is None:
+                return False
+            if outcome.end != pb.TASK_COMPLETED:
+                message = f"task {parent.id}/{i} did not succeed"
+                self.end(
+                    job,
+                    pb.Outcome(
+                        index=index,
+                        end=pb.TASK_FAILED,
+                        failure=pb.FAILURE_DEPENDENCY,
+                        fault="job",
+                        message=message,
+                    ),
+                )
+                self.publish(job)
+                return True
+        return True
+
+    def submit(self, submit):
+        arguments = self.arguments(submit.payloads)
         job = Job(len(self.jobs) + 1, submit.spec, arguments)
         assert len(arguments) == job.spec.count
         self.jobs[job.id] = self.keys[submit.spec.key] = job
@@ -280,7 +337,7 @@ class FakeFarm:
             for index in [i for i in job.outcomes if i not in sent]:
                 sent.add(index)
                 frame.outcomes.outcomes.append(job.outcomes[index])
-            ended = len(job.outcomes) == job.spec.count
+            ended = job.ended()
             if ended:
                 frame.outcomes.ended.CopyFrom(job.wire())
                 del session.followed[job]
@@ -308,6 +365,7 @@ class FakeFarm:
             outcome.value = b""
         job.outcomes[outcome.index] = outcome
         job.status[outcome.index] = _STATES[outcome.end]
+        self.ready.notify_all()  # others may have waited for it
 
     # ---- executors
 
@@ -315,12 +373,17 @@ class FakeFarm:
         process = None
         while True:
             with self.lock:
-                while not self.queue and not self.closing:
+                entry = None
+                while not self.closing:
+                    self.queue.sort()
+                    entry = next((e for e in self.queue if self.may_run(self.jobs[str(e[1])], e[2])), None)
+                    if entry is not None:
+                        break
                     self.ready.wait()
                 if self.closing:
                     break
-                self.queue.sort()
-                _, number, index = self.queue.pop(0)
+                self.queue.remove(entry)
+                _, number, index = entry
                 job = self.jobs[str(number)]
                 if index in job.outcomes:
                     continue
@@ -382,6 +445,8 @@ class FakeFarm:
             process.write(1, sha + self.blobs[sha.hex()])
         fence = struct.pack("<QI", job.number << 32 | index, job.attempts[index])
         job_id = job.id.encode()
+        inputs = [parent.outcomes[i] for parent, i, passed in self.parents(job, index) if passed]
+        values = [self.blobs[o.value_sha256] if o.value_sha256 else o.value for o in inputs]
         process.write(
             2,
             fence
@@ -392,7 +457,10 @@ class FakeFarm:
             + struct.pack("<I", len(state or b""))
             + (state or b"")
             + struct.pack("<H", len(job_id))
-            + job_id,
+            + job_id
+            + struct.pack("<I", len(values))
+            + b"".join(struct.pack("<BI", 2, len(value)) + value for value in values)
+            + struct.pack("<I", 0),
         )
         while True:
             kind, body = process.read()
@@ -417,7 +485,7 @@ class FakeFarm:
                 job.checkpoints[index] = body
             else:
                 status, at, fields = body[0], 1, []
-                for _ in range(3):
+                for _ in range(4):
                     (n,) = struct.unpack_from("<I", body, at)
                     fields.append(body[at + 4 : at + 4 + n])
                     at += 4 + n
@@ -430,6 +498,8 @@ class FakeFarm:
                 )
                 outcome.end = pb.TASK_COMPLETED if status == 0 else pb.TASK_FAILED
                 outcome.failure = pb.FAILURE_NONE if status == 0 else pb.FAILURE_EXCEPTION
+                if status:
+                    outcome.exception, outcome.fault, outcome.stage = fields[3].decode(), "job", pb.STAGE_EXECUTE
                 outcome.exit_code = int(status > 1)  # here: permanent
                 return outcome
 
@@ -494,10 +564,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = path.strip("/").split("/")
         with farm.lock:
-            status, data = self.rest(farm, parts[1:], query, body)
+            asked = json.loads(body) if self.headers.get("Content-Type") == "application/json" and body else None
+            farm.calls.append((self.command, path, query, asked))
+            if (self.command, path) in farm.answers:
+                status, data = 200, farm.answers[self.command, path]
+            else:
+                status, data = self.rest(farm, parts[1:], query, body)
         self.answer(status, data, self.command == "HEAD")
 
-    do_GET = do_PUT = do_HEAD = do_POST = handle_any
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
 
     def rest(self, farm, parts, query, body):
         if parts[0] == "blobs":
@@ -511,6 +586,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return 200, {"slots": farm.slots, "total_jobs": len(farm.jobs)}
         if parts[0] == "workers":
             return 200, [{"id": "fake", "status": "online", "slots": farm.slots}]
+        if parts[0] != "jobs":
+            return 404, _missing
         if len(parts) == 1:
             return 200, [j.info() for j in reversed(farm.jobs.values())]
         job = farm.jobs.get(parts[1])
@@ -527,6 +604,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 farm.cancel(job, index)
             farm.publish(job)
             return 200, {"cancelled": job.info()["cancelled_tasks"]}
+        if what == "close":
+            job.open = False
+            farm.publish(job)
+            return 200, job.info()
+        if what == "spec":
+            return 200, {"engine": "python", "encoding": "pickle"}
         after, limit = int(query.get("after", -1)), int(query.get("limit", 100))
         if what == "tasks":
             rows = [

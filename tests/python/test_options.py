@@ -109,3 +109,144 @@ def test_what_named_code_refuses(farm, name):
     for ref in ("", "name", "name/", "/1", "a/b/c"):
         with pytest.raises(ValueError, match="name/version"):
             farm.model(ref)
+
+
+# What options become on the wire and in a job file, without a farm.
+
+
+def spec_of(**options):
+    from grange._options import Options
+    from grange._wire import wire_pb2 as pb
+
+    spec = pb.JobSpec()
+    Options(options).fill(spec, "f")
+    return spec
+
+
+def test_options_on_the_wire():
+    from grange._wire import wire_pb2 as pb
+
+    spec = spec_of(
+        cpus=2,
+        memory="1GiB",
+        gpu_memory="8GiB",
+        disk="1GB",
+        pool="fast",
+        needs_model="llama3:8b",
+        min_life="2h",
+        labels={"gpu": "a100", "not": {"os": "windows"}},
+        any_of=[{"gpus": 1}, {"cpus": 32, "labels": {"big": "*"}}],
+        nodes=4,
+        weight=2.5,
+        max_running=100,
+        user="anna",
+        when="any_succeeded",
+        speculate={"factor": 3, "min_done": 9},
+        result_ttl="1d",
+        grace=10,
+        unique={"word": "w", "for": "10m"},
+        stages={"reserve": "1m", "upload": 5},
+        not_before="2026-12-01T08:00:00Z",
+        idempotency_key="k",
+    )
+    first, second = spec.requirements, spec.any_of[0]
+    assert (first.cpus_milli, first.gpus_milli) == (2000, 1000)
+    assert (first.memory_bytes, first.gpu_memory_bytes) == (1 << 30, 8 << 30)
+    assert (first.disk_bytes, first.pool, first.model, first.min_life_ms) == (10**9, "fast", "llama3:8b", 7_200_000)
+    assert (dict(first.labels), dict(first.not_labels)) == ({"gpu": "a100"}, {"os": "windows"})
+    assert (second.cpus_milli, second.gpus_milli, second.memory_bytes) == (32_000, 0, 1 << 30)
+    assert (dict(second.labels), dict(second.not_labels)) == ({"big": "*"}, {})
+    assert (spec.nodes, spec.weight_milli, spec.max_running, spec.user) == (4, 2500, 100, "anna")
+    assert spec.when == pb.DEPENDS_ANY_SUCCEEDED
+    assert (spec.speculation.on, spec.speculation.factor_milli, spec.speculation.min_done) == (True, 3000, 9)
+    assert (spec.result_ttl_ms, spec.grace_ms, spec.unique, spec.unique_ms) == (86_400_000, 10_000, "w", 600_000)
+    assert (spec.stages.reserve_ms, spec.stages.upload_ms, spec.stages.execute_ms) == (60_000, 5_000, 0)
+    assert (spec.not_before_ms, spec.deadline_ms, spec.key) == (1_796_112_000_000, 0, "k")
+
+
+def test_retry_rules_put_exception_types_first():
+    from grange._wire import wire_pb2 as pb
+
+    odd = {"retries": 2, "base": "2s", "cap": 9}
+    rules = spec_of(retry_on={"exception": 5, "out_of_memory": 0, ValueError: odd}).retry.rules
+    assert [(r.failure, r.exception, r.max_attempts, r.base_ms, r.cap_ms) for r in rules] == [
+        (pb.FAILURE_EXCEPTION, "ValueError", 3, 2000, 9000),
+        (pb.FAILURE_EXCEPTION, "", 6, 0, 0),
+        (pb.FAILURE_OUT_OF_MEMORY, "", 1, 0, 0),
+    ]
+    assert spec_of(retry_on={grange.TaskError: 1}).retry.rules[0].exception == "grange.errors.TaskError"
+
+
+def test_times_from_now_and_by_the_clock():
+    import datetime
+
+    before = time.time() * 1000
+    spec = spec_of(start_in="1m", finish_in=3600)
+    assert 59_990 <= spec.not_before_ms - before < 120_000
+    assert 3_599_990 <= spec.deadline_ms - before < 3_660_000
+    zone = datetime.timezone(datetime.timedelta(hours=1))
+    assert spec_of(deadline=datetime.datetime(2026, 12, 1, 9, tzinfo=zone)).deadline_ms == 1_796_112_000_000
+    assert spec_of(deadline=1_796_112_000).deadline_ms == 1_796_112_000_000
+    from grange._options import Options
+
+    assert set(Options({"start_in": 5}).merged({"not_before": 1e9}).values) == {"not_before"}, "the later word counts"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"nodes": 0}, "nodes"),
+        ({"nodes": 1.5}, "nodes"),
+        ({"weight": 0}, "weight"),
+        ({"max_running": -1}, "max_running"),
+        ({"gpu_memory": "8 apples"}, "gpu_memory"),
+        ({"pool": ""}, "pool"),
+        ({"min_life": "soon"}, "min_life"),
+        ({"labels": ["a"]}, "labels"),
+        ({"labels": {"not": "windows"}}, "labels"),
+        ({"any_of": []}, "any_of"),
+        ({"any_of": [{"cpu": 1}]}, "any_of"),
+        ({"any_of": [{"cpus": -1}]}, "cpus"),
+        ({"when": "always"}, "all_succeeded"),
+        ({"not_before": "tomorrow"}, "not_before"),
+        ({"deadline": True}, "deadline"),
+        ({"start_in": 0}, "start_in"),
+        ({"start_in": 5, "not_before": 1e9}, "not both"),
+        ({"finish_in": 5, "deadline": 1e9}, "not both"),
+        ({"speculate": 2}, "speculate"),
+        ({"speculate": {"factor": 0.5}}, "factor"),
+        ({"unique": {"for": "10m"}}, "unique"),
+        ({"stages": {"run": 5}}, "stages"),
+        ({"retry_on": {"exceptoin": 1}}, "retry_on"),
+        ({"retry_on": {"exception": -1}}, "retries"),
+        ({"retry_on": {int: 1}}, "retry_on"),
+        ({"retry_on": {"exception": {"base": 1}}}, "retries"),
+    ],
+)
+def test_options_that_cannot_be_meant(options, words):
+    from grange._options import Options
+
+    with pytest.raises(ValueError, match=words):
+        Options(options)
+
+
+def test_options_as_a_job_file():
+    from grange._options import Options
+
+    times = {"min_life": "2h", "deadline": "2026-12-01T08:00:00Z", "start_in": "1m"}
+    file = Options({"cpus": 2, "retries": 3, "retry_on": {ValueError: 0}, **times}).file()
+    assert file == {
+        "cpus": 2,
+        "min_life": 7200.0,
+        "retries": 3,
+        "deadline": 1_796_112_000.0,
+        "start_in": 60.0,
+        "retry": {"rules": [{"on": "exception", "max_attempts": 1, "type": "ValueError"}]},
+    }
+
+
+def test_calls_with_unique_words_do_not_share_a_job():
+    from grange._options import Options
+
+    assert Options({"cpus": 1}).key == Options({"cpus": 1}).key
+    assert Options({"unique": "w"}).key != Options({"unique": "w"}).key

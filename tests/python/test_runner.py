@@ -48,16 +48,34 @@ class Runner:
         self.write(1, sha + data)
         return sha
 
-    def send(self, sha, args, task=7 << 32 | 3, attempt=1, state=None, encoding=2):
+    def send(
+        self,
+        sha,
+        args,
+        task=7 << 32 | 3,
+        attempt=1,
+        state=None,
+        encoding=2,
+        inputs=(),
+        env=(),
+    ):
         kept = b"" if state is None else pickle.dumps(state)
         self.write(
             2,
-            struct.pack("<QIBB32sI", task, attempt, encoding, state is not None, sha, len(args))
+            struct.pack(
+                "<QIBB32sI", task, attempt, encoding, state is not None, sha, len(args)
+            )
             + args
             + struct.pack("<I", len(kept))
             + kept
             + struct.pack("<H", 1)
-            + b"7",
+            + b"7"
+            + struct.pack("<I", len(inputs))
+            + b"".join(
+                struct.pack("<BI", how, len(data)) + data for how, data in inputs
+            )
+            + struct.pack("<I", len(env))
+            + b"".join(struct.pack("<I", len(one)) + one.encode() for one in env),
         )
 
     def result(self, task=7 << 32 | 3, attempt=1):
@@ -70,11 +88,12 @@ class Runner:
                 before.append((kind, body[12:]))
                 continue
             status, at, fields = body[12], 13, []
-            for _ in range(3):
+            for _ in range(4):
                 (n,) = struct.unpack_from("<I", body, at)
                 fields.append(body[at + 4 : at + 4 + n])
                 at += 4 + n
             assert at == len(body)
+            self.exception = fields[3].decode()
             return status, fields[0], fields[1].decode(), fields[2].decode(), before
 
     def call(self, function, *args, **options):
@@ -95,7 +114,10 @@ def runner():
 
 
 def test_it_introduces_itself(runner):
-    assert runner.ready == {"python": ".".join(map(str, sys.version_info[:3])), "pid": runner.process.pid}
+    assert runner.ready == {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "pid": runner.process.pid,
+    }
 
 
 def test_a_result(runner):
@@ -108,7 +130,9 @@ def test_many_tasks_in_one_write(runner):
     sha = runner.code(lambda x: x * x)
     for i in range(100):
         runner.send(sha, pickle.dumps(((i,), {})), task=i)
-    assert [pickle.loads(runner.result(task=i)[1]) for i in range(100)] == [i * i for i in range(100)]
+    assert [pickle.loads(runner.result(task=i)[1]) for i in range(100)] == [
+        i * i for i in range(100)
+    ]
 
 
 def test_megabytes_both_ways(runner):
@@ -127,8 +151,136 @@ def test_an_exception_and_its_traceback(runner):
 
     status, value, message, traceback, _ = runner.call(fail)
     assert status == 1 and message == "Odd: no luck"
-    assert isinstance(pickle.loads(value), Odd)  # the very class: cloudpickle knows it again
+    assert isinstance(
+        pickle.loads(value), Odd
+    )  # the very class: cloudpickle knows it again
     assert "in fail" in traceback and "grange/runner.py" not in traceback
+
+
+def test_the_type_of_an_exception(runner):
+    import decimal
+
+    class Odd(Exception):
+        pass
+
+    def fail(error):
+        raise error
+
+    for error, name in [
+        (ValueError("x"), "ValueError"),
+        (decimal.InvalidOperation(), "decimal.InvalidOperation"),
+        (json.JSONDecodeError("a", "b", 0), "json.decoder.JSONDecodeError"),
+        (grange.PermanentError("x"), "grange.errors.PermanentError"),
+    ]:
+        assert runner.call(fail, error)[0] in (1, 4)
+        assert runner.exception == name
+
+    def odd():
+        raise Odd()
+
+    runner.call(odd)
+    assert runner.exception.rpartition(".")[2] == "Odd"
+    runner.call(abs, -1)
+    assert runner.exception == ""
+
+
+def raw(value):
+    return 2, pickle.dumps(value)
+
+
+def test_results_of_others_come_as_arguments(runner):
+    from collections import namedtuple
+
+    from grange._inputs import Input, Inputs
+
+    Pair = namedtuple("Pair", "a b")
+    inputs = [
+        raw({"k": 1}),
+        (1, b"text\xc3\xa4"),
+        (1, b"\xff\xfe"),
+        (3, b"[1, 2]"),
+        raw(7),
+    ]
+
+    def work(first, *rest, **named):
+        return first, rest, named
+
+    shared = [Input(4)]
+    args = (
+        (
+            Input(0),
+            [Input(1), (Input(2), {"in": Input(3)})],
+            {Input(4), 8},
+            Inputs(3, 2),
+            Pair(Input(4), 0),
+            shared,
+            shared,
+        ),
+        {"x": frozenset([Input(4)]), "y": Inputs(0, 0)},
+    )
+    runner.send(runner.code(work), cloudpickle.dumps(args), inputs=inputs)
+    status, value, message, *_ = runner.result()
+    assert (status, message) == (0, "")
+    first, rest, named = pickle.loads(value)
+    assert first == {"k": 1}
+    assert rest[0] == ["text\u00e4", (b"\xff\xfe", {"in": [1, 2]})]
+    assert (
+        rest[1] == {7, 8}
+        and rest[2] == [[1, 2], 7]
+        and rest[3] == (7, 0)
+        and rest[4] == rest[5] == [7]
+    )
+    assert rest[4] is rest[5]
+    assert named == {"x": frozenset([7]), "y": []}
+
+
+def test_results_of_others_after_json_arguments(runner):
+    sha = runner.code(lambda *args: args)
+    runner.send(sha, b"[1]", encoding=3, inputs=[raw(2), (3, b'"three"'), (1, b"4")])
+    assert json.loads(runner.result()[1]) == [1, 2, "three", "4"]
+
+
+def test_arguments_that_hold_themselves(runner):
+    from grange._inputs import Input
+
+    loop = [Input(0)]
+    loop.append(loop)
+    runner.send(
+        runner.code(lambda x: (x[0], x[1] is x)),
+        pickle.dumps(((loop,), {})),
+        inputs=[raw(5)],
+    )
+    assert pickle.loads(runner.result()[1]) == (5, True)
+
+
+def test_inputs_that_cannot_be_used_say_so(runner):
+    from grange._inputs import Input
+
+    sha = runner.code(lambda x: x)
+    runner.send(sha, pickle.dumps(((Input(3),), {})), inputs=[raw(1)])
+    status, _, message, *_ = runner.result()
+    assert status == 1 and "input 3" in message and "handed 1" in message
+    assert runner.exception == "grange._inputs.InputError"
+    runner.send(sha, pickle.dumps(((Input(0),), {})), inputs=[(2, b"not a pickle")])
+    status, _, message, *_ = runner.result()
+    assert status == 1 and "input 0 cannot be loaded" in message
+    runner.send(
+        sha, pickle.dumps(((Input(0),), {})), inputs=[(2, b"cno_such_module\nx\n.")]
+    )
+    assert "no_such_module" in runner.result()[2]
+    assert pickle.loads(runner.call(abs, -3)[1]) == 3
+
+
+def test_settings_last_as_long_as_the_run(runner):
+    def look():
+        return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("LANG_OF_TEST")
+
+    sha = runner.code(look)
+    empty = pickle.dumps(((), {}))
+    runner.send(sha, empty, env=["CUDA_VISIBLE_DEVICES=1,2", "LANG_OF_TEST=a=b"])
+    assert pickle.loads(runner.result()[1]) == ("1,2", "a=b")
+    runner.send(sha, empty)
+    assert pickle.loads(runner.result()[1]) == (None, None)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
@@ -169,7 +321,9 @@ def test_code_that_does_not_load(runner):
     status, _, message, _, _ = runner.call(b"not a pickle")
     assert status == 3 and "cannot be loaded" in message
     status, _, message, _, _ = runner.call(b"\x80\x05cno_such_module_at_all\nf\n.")
-    assert status == 3 and "no_such_module_at_all" in message and sys.executable in message
+    assert (
+        status == 3 and "no_such_module_at_all" in message and sys.executable in message
+    )
 
 
 def test_code_that_was_not_sent(runner):
@@ -278,7 +432,11 @@ def test_a_forked_child_has_the_usual_interrupt(runner):
     def fork():
         pid = os.fork()
         if pid == 0:
-            os._exit(7 if signal.getsignal(signal.SIGINT) is signal.default_int_handler else 8)
+            os._exit(
+                7
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler
+                else 8
+            )
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     assert pickle.loads(runner.call(fork)[1]) == 7
@@ -307,7 +465,13 @@ def test_exit(runner):
 
 
 def test_it_leaves_when_the_worker_is_gone(runner):
-    runner.call(lambda: __import__("threading").Thread(target=__import__("time").sleep, args=(60,)).start())
+    runner.call(
+        lambda: (
+            __import__("threading")
+            .Thread(target=__import__("time").sleep, args=(60,))
+            .start()
+        )
+    )
     runner.stream.close()
     runner.sock.close()
     assert runner.process.wait(10) == 0

@@ -388,6 +388,10 @@ LossyDisk::LossyDisk(std::string name, std::uint64_t seed) : name_(std::move(nam
   vfs_.xCurrentTime = time_now;
   vfs_.xGetLastError = last_error;
   GRANGE_ASSERT(sqlite3_vfs_register(&vfs_, 0) == SQLITE_OK);
+  // The salts of a WAL come from it.
+  const int salt = static_cast<int>(prng_.below(INT32_MAX)) + 1;
+  GRANGE_ASSERT(sqlite3_test_control(SQLITE_TESTCTRL_PRNG_SEED, salt, static_cast<sqlite3*>(nullptr)) == SQLITE_OK);
+  sqlite3_randomness(0, nullptr);
 }
 
 LossyDisk::~LossyDisk() {
@@ -491,10 +495,33 @@ void LossyDisk::crash() {
   met_ = false;
 }
 
+void LossyDisk::kill() {
+  const std::lock_guard hold(mutex_);
+  ++generation_;
+  for (auto& [path, file] : files_) {
+    // A copy without locks: handles that died still point at the old one.
+    auto survivor = std::make_shared<LossyFile>();
+    survivor->live = file->live;
+    survivor->durable = file->durable;
+    survivor->pending = file->pending;
+    survivor->named = file->named;
+    file = std::move(survivor);
+  }
+  fault_ = Fault::none;
+  met_ = false;
+}
+
 std::string LossyDisk::contents(const std::string& path) const {
   const std::lock_guard hold(mutex_);
   const auto it = files_.find(path);
   return it != files_.end() ? it->second->live : std::string();
+}
+
+void LossyDisk::put(const std::string& path, const std::string& bytes) {
+  const std::lock_guard hold(mutex_);
+  const auto file = create(path);
+  file->live = file->durable = bytes;
+  file->named = true;
 }
 
 void LossyDisk::overwrite(const std::string& path, std::uint64_t at, const std::string& bytes) {

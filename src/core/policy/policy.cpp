@@ -1,49 +1,56 @@
 #include "core/policy/policy.hpp"
 
+#include <algorithm>
 #include <array>
-#include <tuple>
 
 namespace grange::core::policy {
 namespace {
 
-bool less_loaded(const Candidate& a, const Candidate& b) {
-  return std::tuple(a.held, a.utilisation, a.last_used) < std::tuple(b.held, b.utilisation, b.last_used);
-}
-
-// Jobs strictly in order of arrival; the worker that waited longest.
+// Jobs strictly in order of arrival: what came later never delays a job, and so may wait for as long as there is
+// earlier work. Room is kept for big work only against what came after it. The worker that waited longest.
 struct Fifo final : Policy {
   std::string_view name() const override { return "fifo"; }
   bool by_priority() const override { return false; }
-  bool before(const Candidate& a, const Candidate& b) const override { return a.last_used < b.last_used; }
+  Score score(const Candidate& c) const override { return {0, 0, c.last_used}; }
 };
 
 struct RoundRobin final : Policy {
   std::string_view name() const override { return "round_robin"; }
-  bool before(const Candidate& a, const Candidate& b) const override { return a.last_used < b.last_used; }
+  Score score(const Candidate& c) const override { return {0, 0, c.last_used}; }
 };
 
 // Fewest active tasks, then utilisation (seed 001; its code counted lifetime tasks, its text did not).
 struct LeastLoaded final : Policy {
   std::string_view name() const override { return "least_loaded"; }
-  bool before(const Candidate& a, const Candidate& b) const override { return less_loaded(a, b); }
+  Score score(const Candidate& c) const override { return {static_cast<double>(c.held), c.utilisation, c.last_used}; }
 };
 
-// Workers that succeed, then fast ones, then idle ones.
+// Seed 000's load balancer: of the eligible the one with the best score of measured performance for this kind of work,
+// free resources and load. As a price: the time that a success takes there, dearer the fuller the worker is. Steps of
+// an eighth keep noise from sending everything to one worker; ties go to the one that was used longest ago.
 struct Performance final : Policy {
   std::string_view name() const override { return "performance"; }
-  bool before(const Candidate& a, const Candidate& b) const override {
-    const auto rank = [](const Candidate& c) {
-      // Success in steps of 5 %, so that one stray failure does not outweigh speed.
-      return std::tuple(-static_cast<int>(c.success * 20), c.mean_run_us, c.held, c.last_used);
-    };
-    return rank(a) < rank(b);
+  bool by_kind() const override { return true; }
+  Score score(const Candidate& c) const override {
+    constexpr double kUnknownUs = 1;  // whoever was never tried is tried
+    const double time = c.mean_run_us <= 0 ? kUnknownUs : c.mean_run_us;
+    const double per_success = time / std::max(c.success, 0.02);
+    const double load = 1 + c.utilisation / 2 + static_cast<double>(c.held) / std::max(1u, c.slots) / 2;
+    return {steps(per_success * load), 0, c.last_used};
+  }
+
+ private:
+  static double steps(double price) {
+    double scale = 1;
+    while (price >= scale * 16) scale *= 2;
+    return static_cast<double>(static_cast<long>(price / scale)) * scale;
   }
 };
 
-// Higher priority first; inside one, order of arrival; workers by free room.
+// Higher priority first; inside one, fair share; workers by free room.
 struct Priority final : Policy {
   std::string_view name() const override { return "priority"; }
-  bool before(const Candidate& a, const Candidate& b) const override { return less_loaded(a, b); }
+  Score score(const Candidate& c) const override { return {static_cast<double>(c.held), c.utilisation, c.last_used}; }
 };
 
 constexpr std::array<std::string_view, 5> kNames = {"fifo", "round_robin", "least_loaded", "performance", "priority"};

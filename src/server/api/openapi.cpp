@@ -44,7 +44,8 @@ object schemas() {
   out["Stats"] = schema(
       "total_jobs:integer completed_jobs:integer pending_jobs:integer connected_workers:integer active_tasks:integer "
       "total_tasks_completed:integer "
-      "running_jobs:integer failed_jobs:integer cancelled_jobs:integer queued_tasks:integer running_tasks:integer "
+      "blocked_tasks:integer paused:boolean running_jobs:integer failed_jobs:integer cancelled_jobs:integer "
+      "queued_tasks:integer running_tasks:integer "
       "total_tasks_failed:integer slots:integer "
       "version:string uptime_seconds:number started_at:string policy:string storage_full:boolean next_event:integer",
       "Figures of the farm. pending_jobs are those that await the end of tasks, running ones included; next_event is "
@@ -52,17 +53,21 @@ object schemas() {
   out["Job"] = schema(
       "id:string job:integer name:string status:string user:string engine:string priority:integer total_tasks:integer "
       "completed_tasks:integer failed_tasks:integer "
-      "cancelled_tasks:integer running_tasks:integer pending_tasks:integer created_at:string started_at:string* "
+      "cancelled_tasks:integer running_tasks:integer pending_tasks:integer blocked_tasks:integer paused_tasks:integer "
+      "paused:boolean open:boolean created_at:string started_at:string* "
       "completed_at:string* progress:number existed:boolean",
       "A job. status: pending, running, completed, failed or cancelled. existed: a submit met a job with the same "
       "key.");
   out["Task"] = schema(
-      "id:string job_id:string index:integer status:string attempt:integer worker_id:string* failure:string* "
+      "id:string job_id:string index:integer status:string attempt:integer worker_id:string* "
+      "second_worker_id:string* failure:string* fault:string* stage:string* "
       "message:string* exit_code:integer* progress:object* run_ms:number ended_at:string* retry_at:string*",
-      "A task of a job. exit_code: of a command that ended; progress: {done, total, text} while it runs.");
+      "A task of a job. fault: whose doing a failure was, job or system; stage: where in its life the attempt was; "
+      "second_worker_id: runs a speculative attempt of it. exit_code: of a command that ended; progress: {done, total, "
+      "text} while it runs.");
   out["Outcome"] = schema(
       "index:integer status:string encoding:string value_base64:string value_sha256:string exit_code:integer "
-      "failure:string* message:string* traceback:string* "
+      "failure:string* fault:string* stage:string* exception:string* message:string* traceback:string* "
       "attempt:integer worker_id:string* run_ms:number files:array",
       "What a task ended with. value: JSON, or text; value_base64: a pickle or other bytes; value_sha256: a blob.");
   out["Outcome"].as_object()["properties"].as_object()["value"] = object{{"description", "Any JSON value"}};
@@ -73,13 +78,15 @@ object schemas() {
   out["Worker"] = schema(
       "id:string number:integer name:string status:string hostname:string os:string slots:integer cpus:number "
       "cpu_model:string memory_bytes:integer disk_bytes:integer gpus:array engines:array "
-      "labels:object running:integer backlog:integer window:integer connected:boolean dialect:string* "
+      "labels:object pool:string models:array quarantined_until:string* success:number* failed_in_a_row:integer "
+      "running:integer backlog:integer window:integer connected:boolean dialect:string* "
       "first_seen:string last_seen:string tasks_completed:integer "
       "tasks_failed:integer run_ms:number cpu_percent:number* memory_used_bytes:integer* version:string "
       "python_version:string* sandbox:string notes:array",
-      "A worker. status: online, busy, draining, reconnecting or offline.");
+      "A worker. status: online, busy, quarantined, draining, reconnecting or offline.");
   out["WorkerFailure"] = schema(
       "id:integer worker_id:string* job_id:string task_id:string index:integer attempt:integer failure:string "
+      "fault:string* stage:string* "
       "message:string* failed_at:string",
       "An attempt that failed.");
   out["WorkerFailureStats"] =
@@ -89,15 +96,67 @@ object schemas() {
       "name:string engine:string script:string count:integer args:array env:object files_in:array files_out:array "
       "stdin:string priority:integer retries:integer retry:object "
       "cpus:number gpus:number labels:object user:string key:string id:string fail_fast:boolean builtin:object "
-      "python:object model:string encoding:string",
+      "python:object model:string encoding:string needs_model:string pool:string any_of:array nodes:integer "
+      "weight:number max_running:integer not_before:string deadline:string open:boolean after:array when:string "
+      "stages:object",
       "What to run. command: a list of strings, or one string for /bin/sh. timeout: seconds or \"10m\". memory, disk: "
       "bytes or \"2GiB\". \"{}\" in command and script is the "
       "task's argument, \"{index}\" its index.");
   object& file = out["JobFile"].as_object()["properties"].as_object();
   file["command"] =
       object{{"oneOf", array{object{{"type", "array"}, {"items", of_type("string")}}, of_type("string")}}};
-  for (const std::string_view unit : {"timeout", "memory", "disk"})
+  for (const std::string_view unit :
+       {"timeout", "memory", "disk", "gpu_memory", "min_life", "start_in", "finish_in", "result_ttl", "grace"})
     file[unit] = object{{"oneOf", array{of_type("number"), of_type("string")}}};
+  file["speculate"] = object{{"oneOf", array{of_type("boolean"), of_type("object")}}};
+  file["unique"] = object{{"oneOf", array{of_type("string"), of_type("object")}}};
+  out["Graph"] = schema("jobs:array",
+                        "Job files that wait for each other: a name in \"after\" means a job of the "
+                        "graph, or else the id of one that is here.");
+  out["GraphAnswer"] = schema("jobs:array", "The jobs, in the order of the file.");
+  out["Explanation"] = schema(
+      "job:string* task:string* state:string summary:string waits:array workers:array workers_in_all:integer "
+      "workers_could:integer workers_now:integer tasks_before:integer next_change:string*",
+      "Why work waits. waits: {code, text, have, need, until}; workers: {worker, could, now, alternative, why}. could: "
+      "once it is free; now: there is room this moment; next_change: the soonest time at which something changes by "
+      "itself.");
+  out["PauseJob"] = schema("freeze:boolean", "freeze: what runs stands still, too.");
+  out["PauseTask"] = schema("how:string", "freeze (as it stands), or requeue (stopped and given back).");
+  out["Told"] = schema("told:integer", "How many tasks are paused or resumed.");
+  out["Extend"] = schema("args:array count:integer close:boolean",
+                         "args: one task a value; count: so many tasks without one; close: no more after these.");
+  out["Extended"] = schema("total_tasks:integer", "How many tasks the job has now.");
+  out["RetryFilter"] = schema("classes:array indices:array", "Which tasks; left out: all of them.");
+  out["Redrive"] = schema("job:string classes:array indices:array", "Which dead letters of which job.");
+  out["DeadLetter"] = schema(
+      "id:string job_id:string index:integer failure:string fault:string* stage:string* message:string* "
+      "attempts:integer ended_at:string user:string",
+      "A task that ended as failed.");
+  out["Queue"] = schema(
+      "paused:boolean policy:string live_jobs:integer queued_tasks:integer active_tasks:integer running_tasks:integer "
+      "blocked_tasks:integer connected_workers:integer slots:integer",
+      "The queue as it stands.");
+  out["PolicyFigures"] =
+      schema("name:string active:boolean assigned:integer completed:integer failed:integer active_seconds:number",
+             "What was handed out, and how attempts ended, while this policy was the one.");
+  const std::string_view limits_of_user =
+      "name:string weight:number max_running:integer max_cpus:number max_gpus:number max_queued:integer "
+      "starts_per_minute:integer submits_per_minute:integer";
+  out["UserLimits"] = schema(limits_of_user, "What a user may have at once; 0: no limit.");
+  std::string user_fields(limits_of_user);
+  user_fields.append(
+      " jobs:integer queued_tasks:integer running_tasks:integer cpus:number gpus:number usage:number share:number");
+  out["User"] = schema(user_fields,
+                       "A user. usage: resource-seconds used, decayed, over the weight: who has less is served first.");
+  out["ScheduleFile"] =
+      schema("cron:string job:object overlap:boolean catch_up:boolean paused:boolean",
+             "cron: five fields, UTC, or @hourly and the like. overlap (true): a run starts though the "
+             "one before has not ended. catch_up (false): one run for the time that nobody was there.");
+  out["Schedule"] = schema(
+      "name:string cron:string user:string paused:boolean overlap:boolean catch_up:boolean next:string* last:string* "
+      "last_job:string* runs:integer left_out:integer last_error:string* job:object",
+      "A job that is submitted again and again.");
+  out["ScheduleRun"] = schema("job_id:string", "The job of the run.");
   out["Reason"] = schema("reason:string", "Why; optional.");
   out["Cancelled"] = schema("cancelled:integer", "How many tasks were cancelled.");
   out["Retried"] = schema("retried:integer", "How many tasks run again.");

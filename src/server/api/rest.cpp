@@ -4,6 +4,7 @@
 
 #include <charconv>
 
+#include "server/api/job_keys.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
 
@@ -15,6 +16,73 @@ std::map<std::string, std::string> security_headers() {
       {"X-Content-Type-Options", "nosniff"},
       {"Referrer-Policy", "no-referrer"},
       {"Cross-Origin-Resource-Policy", "same-origin"}};
+}
+
+namespace {
+
+// Seconds, as the error's own details have it ({"retry_in_ms": N}), or one.
+std::uint64_t retry_after(const Error& error) {
+  const auto details = wire::parse_json(error.details);
+  const boost::json::value* ms =
+      details && details->is_object() ? details->get_object().if_contains("retry_in_ms") : nullptr;
+  if (ms == nullptr || !ms->is_int64() || ms->get_int64() <= 0) return 1;
+  return (static_cast<std::uint64_t>(ms->get_int64()) + 999) / 1000;
+}
+
+// Older questions have always overheard what they do not know; these never did.
+bool strict(const Route& route) {
+  const std::string_view p = route.pattern;
+  return route.method == "GET" && (p.ends_with("/explain") || p == "/api/dead-letters" || p == "/api/queue" ||
+                                   p == "/api/policies" || route.tag == "users" || route.tag == "schedules");
+}
+
+}  // namespace
+
+bool RestCall::index(std::uint32_t& out) const {
+  const auto it = path.find("index");
+  const auto number = it == path.end() ? std::nullopt : to_number(it->second);
+  if (!number || *number > UINT32_MAX) {
+    fail({ErrorClass::invalid_argument, "A task's index is a whole number."});
+    return false;
+  }
+  out = static_cast<std::uint32_t>(*number);
+  return true;
+}
+
+Result<boost::json::object> RestCall::body() const {
+  if (request().body.empty()) return boost::json::object{};
+  auto value = wire::parse_json(request().body);
+  if (!value) return std::move(value).error();
+  if (!value->is_object()) return Error{ErrorClass::invalid_argument, "The body must be a JSON object."};
+  return std::move(value->get_object());
+}
+
+bool RestCall::no_keys(std::string_view of) const {
+  auto object = body();
+  if (!object) {
+    fail(object.error());
+    return false;
+  }
+  Keys keys(*object, "");
+  auto fine = keys.finish(of);
+  if (!fine) fail(fine.error());
+  return fine.ok();
+}
+
+Done<std::uint32_t> RestCall::count_as(std::string key) const {
+  return [exchange = exchange, key = std::move(key)](Result<std::uint32_t> n) {
+    const RestCall call{.exchange = exchange, .who = {}, .path = {}};
+    if (!n) return call.fail(n.error());
+    call.answer(200, json::object{{key, *n}});
+  };
+}
+
+Done<Unit> RestCall::just_ok() const {
+  return [exchange = exchange](Result<> done) {
+    const RestCall call{.exchange = exchange, .who = {}, .path = {}};
+    if (!done) return call.fail(done.error());
+    call.answer(200, json::object{{"ok", true}});
+  };
 }
 
 void RestCall::answer_text(int status, std::string_view type, std::string body,
@@ -34,7 +102,7 @@ void RestCall::fail(const Error& error) const {
   if (error.cls == ErrorClass::unauthenticated) headers["WWW-Authenticate"] = "Bearer";
   if (error.cls == ErrorClass::rate_limited || error.cls == ErrorClass::unavailable ||
       error.cls == ErrorClass::storage_full)
-    headers["Retry-After"] = "1";
+    headers["Retry-After"] = std::to_string(retry_after(error));
   answer_text(http_status(error.cls), "application/json", error_body(error), std::move(headers));
 }
 
@@ -89,6 +157,19 @@ void Rest::handle(net::HttpExchangePtr exchange) {
                                                                    : std::string_view(match.params.begin()->second)});
       !may) {
     return call->fail(may.error());
+  }
+  if (strict(*match.route)) {
+    std::vector<std::string_view> known;
+    for (const RouteParam& one : match.route->params) {
+      if (!match.params.contains(std::string(one.name))) known.push_back(one.name);
+    }
+    for (const auto& [name, value] : call->request().query) {
+      if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+      const std::string_view near = nearest(name, known);
+      return call->fail({ErrorClass::invalid_argument,
+                         fmt::format("\"{}\" is not a parameter of this question{}", cut_utf8(name, 64),
+                                     near.empty() ? "." : fmt::format(". Did you mean \"{}\"?", near))});
+    }
   }
   call->path = std::move(match.params);
   (this->*match.route->handler)(std::move(call));

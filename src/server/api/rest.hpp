@@ -4,10 +4,12 @@
 
 #include <unordered_map>
 
+#include "server/api/job_file.hpp"
 #include "server/api/operations.hpp"
 #include "server/api/routes.hpp"
 #include "server/api/views.hpp"
 #include "server/client_sessions.hpp"
+#include "server/schedules.hpp"
 #include "server/task_output.hpp"
 
 namespace grange::server {
@@ -32,12 +34,29 @@ struct RestCall {
               std::uint64_t& out) const;
   // Seconds in [0, most], a fraction allowed; absent: 0. False: answered with an error.
   bool seconds(const std::string& name, Millis most, Millis& out) const;
+  // The index that stands in the path. False: answered with an error.
+  bool index(std::uint32_t& out) const;
+  // The body as an object; none: an empty one.
+  Result<boost::json::object> body() const;
+  // Does the body hold nothing, as the route asks for nothing? False: answered with an error.
+  bool no_keys(std::string_view of) const;
+  // What an operation that counts something answers: {"key": n}, or why not.
+  Done<std::uint32_t> count_as(std::string key) const;
+  Done<Unit> just_ok() const;
 };
+
+SubmitInput to_input(JobFile file);
 
 class Rest {
  public:
-  Rest(Services& services, Operations& operations, JobWatch& watch, TaskOutput& output, const ClientSessions& clients)
-      : s_(services), operations_(operations), watch_(watch), output_(output), clients_(clients) {}
+  Rest(Services& services, Operations& operations, Schedules& schedules, JobWatch& watch, TaskOutput& output,
+       const ClientSessions& clients)
+      : s_(services),
+        operations_(operations),
+        schedules_(schedules),
+        watch_(watch),
+        output_(output),
+        clients_(clients) {}
 
   void handle(net::HttpExchangePtr exchange);
   // Asked before a body is read; handle() asks again, with the route's object.
@@ -69,10 +88,39 @@ class Rest {
   void cancel_job(RestCallPtr call);
   void cancel_task(RestCallPtr call);
   void retry_job(RestCallPtr call);
+  void post_graph(RestCallPtr call);
+  void post_plan(RestCallPtr call);
+  void explain_job(RestCallPtr call);
+  void explain_task(RestCallPtr call);
+  void pause_job(RestCallPtr call);
+  void resume_job(RestCallPtr call);
+  void pause_task(RestCallPtr call);
+  void resume_task(RestCallPtr call);
+  void extend_job(RestCallPtr call);
+  void close_job(RestCallPtr call);
+  void get_dead(RestCallPtr call);
+  void redrive(RestCallPtr call);
   void get_logs(RestCallPtr call);
+  // queue, users, schedules
+  void get_queue(RestCallPtr call);
+  void pause_queue(RestCallPtr call);
+  void resume_queue(RestCallPtr call);
+  void get_policies(RestCallPtr call);
+  void get_users(RestCallPtr call);
+  void get_user(RestCallPtr call);
+  void put_user(RestCallPtr call);
+  void delete_user(RestCallPtr call);
+  void get_schedules(RestCallPtr call);
+  void get_schedule(RestCallPtr call);
+  void put_schedule(RestCallPtr call);
+  void delete_schedule(RestCallPtr call);
+  void pause_schedule(RestCallPtr call);
+  void resume_schedule(RestCallPtr call);
+  void run_schedule(RestCallPtr call);
   // workers
   void get_workers(RestCallPtr call);
   void drain_worker(RestCallPtr call);
+  void release_worker(RestCallPtr call);
   void get_failures(RestCallPtr call);
   void get_failure_stats(RestCallPtr call);
   // blobs and named code
@@ -86,6 +134,8 @@ class Rest {
  private:
   struct LogFollow;
   void cancel(const RestCallPtr& call, std::optional<std::uint32_t> index);
+  void explain(const RestCallPtr& call, const std::string& job, std::optional<std::uint32_t> index);
+  void set_schedule_paused(const RestCallPtr& call, bool paused);
   void follow_logs(RestCallPtr call, JobMetaPtr meta, std::optional<std::uint32_t> index, std::int64_t after);
   void pump_logs(const std::shared_ptr<LogFollow>& follow);
   void upload(RestCallPtr call, std::string sha256);
@@ -94,6 +144,7 @@ class Rest {
 
   Services& s_;
   Operations& operations_;
+  Schedules& schedules_;
   JobWatch& watch_;
   TaskOutput& output_;
   const ClientSessions& clients_;

@@ -3,7 +3,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "core/farm.hpp"
-#include "server/api/job_file.hpp"
+#include "server/api/job_keys.hpp"
 #include "server/api/rest.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
@@ -19,17 +19,18 @@ std::optional<core::JobState> job_state(std::string_view text) {
   return std::nullopt;
 }
 
-constexpr std::string_view kTaskStates[] = {"pending", "assigned", "running", "completed", "failed", "cancelled"};
-
-std::string reason_of(const net::HttpRequest& request) {
-  if (request.body.empty()) return "cancelled over REST";
-  const auto value = wire::parse_json(request.body);
-  if (!value || !value->is_object()) return "cancelled over REST";
-  const json::value* reason = value->get_object().if_contains("reason");
-  return reason != nullptr && reason->is_string() ? std::string(reason->get_string()) : "cancelled over REST";
-}
+constexpr std::string_view kTaskStates[] = {"pending", "assigned",  "running", "paused",
+                                            "blocked", "completed", "failed",  "cancelled"};
 
 }  // namespace
+
+SubmitInput to_input(JobFile file) {
+  return {.spec = std::move(file.spec),
+          .pages = std::move(file.pages),
+          .id = std::move(file.id),
+          .start_in = file.start_in,
+          .finish_in = file.finish_in};
+}
 
 void Rest::post_job(RestCallPtr call) {
   const auto go = [this, call](Result<JobFile> file) {
@@ -42,17 +43,15 @@ void Rest::post_job(RestCallPtr call) {
              fmt::format("Idempotency-Key may have at most {} bytes, all printable.", limits::kNameBytes)});
       file->spec.set_key(key->second);
     }
-    operations_.submit(
-        call->who, {.spec = std::move(file->spec), .pages = std::move(file->pages), .id = std::move(file->id)},
-        [this, call](Result<SubmitAnswer> submitted) {
-          if (!submitted) return call->fail(submitted.error());
-          operations_.status_of(submitted->meta->job, [call, submitted](Result<JobFigures> figures) {
-            if (!figures) return call->fail(figures.error());
-            json::object body = job_json(*figures);
-            body["existed"] = submitted->existed;
-            call->answer(submitted->existed ? 200 : 201, body, {{"Location", "/api/jobs/" + submitted->meta->id}});
-          });
-        });
+    operations_.submit(call->who, to_input(std::move(*file)), [this, call](Result<SubmitAnswer> submitted) {
+      if (!submitted) return call->fail(submitted.error());
+      operations_.status_of(submitted->meta->job, [call, submitted](Result<JobFigures> figures) {
+        if (!figures) return call->fail(figures.error());
+        json::object body = job_json(*figures);
+        body["existed"] = submitted->existed;
+        call->answer(submitted->existed ? 200 : 201, body, {{"Location", "/api/jobs/" + submitted->meta->id}});
+      });
+    });
   };
   if (call->request().body.size() <= limits::kInline) return go(read_job_file(call->request().body));
   // A large file is read on a thread that may take its time.
@@ -107,10 +106,13 @@ void Rest::get_job(RestCallPtr call) {
 }
 
 void Rest::cancel(const RestCallPtr& call, std::optional<std::uint32_t> index) {
-  operations_.cancel(call->who, call->path["id"], index, reason_of(call->request()), [call](Result<std::uint32_t> n) {
-    if (!n) return call->fail(n.error());
-    call->answer(200, json::object{{"cancelled", *n}});
-  });
+  auto body = call->body();
+  if (!body) return call->fail(body.error());
+  Keys keys(*body, "");
+  std::string reason = "cancelled over REST";
+  keys.text("reason", reason);
+  if (auto fine = keys.finish("a cancel"); !fine) return call->fail(fine.error());
+  operations_.cancel(call->who, call->path["id"], index, std::move(reason), call->count_as("cancelled"));
 }
 
 void Rest::cancel_job(RestCallPtr call) {
@@ -118,17 +120,8 @@ void Rest::cancel_job(RestCallPtr call) {
 }
 
 void Rest::cancel_task(RestCallPtr call) {
-  const auto index = to_number(call->path["index"]);
-  if (!index || *index > UINT32_MAX)
-    return call->fail({ErrorClass::invalid_argument, "A task's index is a whole number."});
-  cancel(call, static_cast<std::uint32_t>(*index));
-}
-
-void Rest::retry_job(RestCallPtr call) {
-  operations_.retry(call->who, call->path["id"], [call](Result<std::uint32_t> n) {
-    if (!n) return call->fail(n.error());
-    call->answer(200, json::object{{"retried", *n}});
-  });
+  std::uint32_t index = 0;
+  if (call->index(index)) cancel(call, index);
 }
 
 // Outcomes come from the store, the rest from the live view; what neither knows waits, or was cancelled with its job.
@@ -141,12 +134,17 @@ void Rest::get_tasks(RestCallPtr call) {
   }
   const std::string wanted = call->query("status");
   if (!wanted.empty() && std::find(std::begin(kTaskStates), std::end(kTaskStates), wanted) == std::end(kTaskStates)) {
-    return call->fail({ErrorClass::invalid_argument,
-                       "\"status\" must be pending, assigned, running, completed, failed or cancelled."});
+    return call->fail(
+        {ErrorClass::invalid_argument,
+         "\"status\" must be pending, assigned, running, paused, blocked, completed, failed or cancelled."});
   }
   s_.jobs->resolve(call->path["id"], [this, call, skip, limit, after, wanted](Result<JobMetaPtr> found) {
     if (!found) return call->fail(found.error());
     const JobMetaPtr meta = *found;
+    struct Seen {
+      TaskLook look;
+      WorkerNo worker, second;
+    };
     struct Scan {
       std::uint32_t from = 0, end = 0;
       std::uint64_t skip = 0;
@@ -186,21 +184,22 @@ void Rest::get_tasks(RestCallPtr call) {
               call->fail(read.error());
               return s_.post([scan] { scan->next = nullptr; });
             }
-            s_.queue->inspect([this, scan, meta, limit, wanted, post = s_.post](const core::Farm& farm) {
-              auto looks = std::make_shared<std::vector<std::pair<TaskLook, WorkerNo>>>();
+            s_.queue->inspect([this, scan, meta, limit, wanted, post = s_.post](const core::Farm& farm, Now) {
+              auto looks = std::make_shared<std::vector<Seen>>();
               std::size_t at = 0;
               std::uint32_t index = scan->from;
               std::size_t room = limit - scan->out.size() + scan->skip;
               for (; index < scan->end && room > 0; ++index) {
                 TaskLook look;
                 look.index = index;
-                WorkerNo worker{};
+                WorkerNo worker{}, second{};
                 while (at < scan->outcomes.size() && scan->outcomes[at].task.index() < index) ++at;
                 if (at < scan->outcomes.size() && scan->outcomes[at].task.index() == index) {
                   const store::OutcomeRow& row = scan->outcomes[at];
                   look.status = core::name(row.end);
                   look.attempt = row.attempt;
-                  look.failure = row.failure == core::FailureClass::none ? "" : core::name(row.failure);
+                  look.failure = row.failure;
+                  look.stage = row.body.stage;
                   look.message = row.body.message;
                   if (row.end != core::TaskEnd::cancelled && meta->engine == "command")
                     look.exit_code = row.body.exit_code;
@@ -210,6 +209,7 @@ void Rest::get_tasks(RestCallPtr call) {
                 } else if (const auto live = farm.task(TaskId::of(meta->job, index))) {
                   look.attempt = live->attempt;
                   worker = live->worker;
+                  second = live->second;
                   switch (live->state) {
                     case core::LiveState::assigned:
                     case core::LiveState::recovering:
@@ -221,11 +221,18 @@ void Rest::get_tasks(RestCallPtr call) {
                     case core::LiveState::delayed:
                       look.retry_at = live->ready_at;
                       break;
+                    case core::LiveState::paused:
+                      look.status = "paused";
+                      break;
+                    case core::LiveState::blocked:
+                      look.status = "blocked";
+                      break;
                     case core::LiveState::pending:
                       break;
                   }
                 } else if (scan->job_ended) {
                   look.status = "cancelled";
+                  look.failure = core::FailureClass::cancelled;
                 }
                 if (!wanted.empty() && look.status != wanted) continue;
                 if (scan->skip > 0) {
@@ -234,12 +241,13 @@ void Rest::get_tasks(RestCallPtr call) {
                   continue;
                 }
                 --room;
-                looks->emplace_back(std::move(look), worker);
+                looks->push_back({std::move(look), worker, second});
               }
               scan->from = index;
               post([this, scan, meta, looks] {
-                for (auto& [look, worker] : *looks) {
+                for (auto& [look, worker, second] : *looks) {
                   look.worker_id = s_.workers->name_of(worker);
+                  look.second_worker_id = s_.workers->name_of(second);
                   if (look.status == "running")
                     look.progress = output_.progress_of(TaskId::of(meta->job, look.index), look.attempt);
                   scan->out.push_back(task_json(meta->id, look));

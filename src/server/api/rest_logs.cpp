@@ -1,10 +1,46 @@
 #include <boost/json/serialize.hpp>
 
+#include "base/limits.hpp"
 #include "server/api/rest.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
 
 namespace grange::server {
+namespace {
+
+constexpr std::size_t kPageBytes = 4 * MiB;
+constexpr std::uint32_t kAtOnce = 32;  // lines have at most 64 KiB: what is read ahead stays small
+
+struct LogPage {
+  std::vector<store::StoredLog> lines;
+  bool cut = false;  // there may be more
+};
+
+// A page ends after `limit` lines or 4 MiB, whichever is first.
+Result<LogPage> read_page(store::LogStore& logs, JobNo job, std::optional<std::uint32_t> index, std::int64_t after,
+                          std::uint32_t limit) {
+  LogPage page;
+  std::size_t bytes = 0;
+  while (page.lines.size() < limit) {
+    const std::uint32_t wanted = std::min(kAtOnce, limit - static_cast<std::uint32_t>(page.lines.size()));
+    auto more = logs.read(job, index, after, wanted);
+    if (!more) return std::move(more).error();
+    for (store::StoredLog& line : *more) {
+      if (!page.lines.empty() && bytes + line.line.data.size() > kPageBytes) {
+        page.cut = true;
+        return page;
+      }
+      bytes += line.line.data.size();
+      after = line.id;
+      page.lines.push_back(std::move(line));
+    }
+    if (more->size() < wanted) return page;
+  }
+  page.cut = true;
+  return page;
+}
+
+}  // namespace
 
 // One open stream of log lines. It reads pages from the log store, from its cursor on, whenever there may be more.
 struct Rest::LogFollow {
@@ -36,18 +72,17 @@ void Rest::get_logs(RestCallPtr call) {
     const auto one = index == UINT64_MAX ? std::nullopt : std::optional(static_cast<std::uint32_t>(index));
     if (follow) return follow_logs(call, meta, one, static_cast<std::int64_t>(after));
     output_.flush();
-    using Lines = std::vector<store::StoredLog>;
-    s_.files->read<Lines>(
+    s_.files->read<LogPage>(
         [logs = s_.logs, meta, one, after, limit](store::Reader&) {
           logs->flush();
-          return logs->read(meta->job, one, static_cast<std::int64_t>(after), static_cast<std::uint32_t>(limit));
+          return read_page(*logs, meta->job, one, static_cast<std::int64_t>(after), static_cast<std::uint32_t>(limit));
         },
-        [call, meta, limit](Result<Lines> lines) {
-          if (!lines) return call->fail(lines.error());
+        [call, meta](Result<LogPage> page) {
+          if (!page) return call->fail(page.error());
           json::array out;
-          for (const store::StoredLog& line : *lines) out.push_back(log_json(meta->id, line));
+          for (const store::StoredLog& line : page->lines) out.push_back(log_json(meta->id, line));
           std::map<std::string, std::string> headers;
-          if (lines->size() == limit) headers["X-Next-After"] = std::to_string(lines->back().id);
+          if (page->cut) headers["X-Next-After"] = std::to_string(page->lines.back().id);
           call->answer(200, out, std::move(headers));
         });
   });
@@ -100,7 +135,7 @@ void Rest::pump_logs(const std::shared_ptr<LogFollow>& follow) {
   output_.flush();
   const bool lacking = output_.holds(follow->meta->job);  // then this is not the end yet: it wakes us again
   struct Page {
-    std::vector<store::StoredLog> lines;
+    LogPage log;
     bool ended = false;
   };
   constexpr std::uint32_t most = 500;
@@ -117,9 +152,9 @@ void Rest::pump_logs(const std::shared_ptr<LogFollow>& follow) {
           page.ended = !outcome->empty() && outcome->front().task.index() == *follow->index;
         }
         logs->flush();
-        auto lines = logs->read(follow->meta->job, follow->index, follow->after, most);
-        if (!lines) return std::move(lines).error();
-        page.lines = std::move(*lines);
+        auto log = read_page(*logs, follow->meta->job, follow->index, follow->after, most);
+        if (!log) return std::move(log).error();
+        page.log = std::move(*log);
         return page;
       },
       [this, follow, lacking](Result<Page> page) {
@@ -135,13 +170,13 @@ void Rest::pump_logs(const std::shared_ptr<LogFollow>& follow) {
         };
         if (!page) return end("error", error_body(page.error()));
         std::string text;
-        for (const store::StoredLog& line : page->lines) {
+        for (const store::StoredLog& line : page->log.lines) {
           text += "id: " + std::to_string(line.id) +
                   "\nevent: log\ndata: " + wire::json_text(log_json(follow->meta->id, line)) + "\n\n";
           follow->after = line.id;
         }
         if (!text.empty() && !follow->exchange->write(std::move(text))) follow->held = true;
-        if (page->lines.size() == most || follow->again) return pump_logs(follow);
+        if (page->log.cut || follow->again) return pump_logs(follow);
         if (!page->ended) return;
         if (lacking) return output_.task_ended(follow->meta->job);
         operations_.status_of(follow->meta->job, [follow, end](Result<JobFigures> figures) {

@@ -28,7 +28,7 @@ void Rest::get_stats(RestCallPtr call) {
       [](store::Reader& reader) { return reader.totals(); },
       [this, call](Result<store::Totals> totals) {
         if (!totals) return call->fail(totals.error());
-        s_.queue->inspect([this, call, t = *totals, post = s_.post](const core::Farm& farm) {
+        s_.queue->inspect([this, call, t = *totals, post = s_.post](const core::Farm& farm, Now) {
           post([this, call, t, view = farm.view(), policy = std::string(farm.policy())] {
             const queue::QueueCounters counters = s_.queue->counters();
             call->answer(200, json::object{{"total_jobs", t.jobs},
@@ -42,6 +42,8 @@ void Rest::get_stats(RestCallPtr call) {
                                            {"cancelled_jobs", t.jobs_cancelled},
                                            {"queued_tasks", view.queued_tasks},
                                            {"running_tasks", view.running_tasks},
+                                           {"blocked_tasks", view.blocked_tasks},
+                                           {"paused", view.paused},
                                            {"total_tasks_failed", t.tasks_failed},
                                            {"slots", view.slots},
                                            {"version", kVersion},
@@ -74,7 +76,7 @@ void Rest::get_metrics(RestCallPtr call) {
       [](store::Reader& reader) { return reader.totals(); },
       [this, call](Result<store::Totals> totals) {
         if (!totals) return call->fail(totals.error());
-        s_.queue->inspect([this, call, t = *totals, post = s_.post](const core::Farm& farm) {
+        s_.queue->inspect([this, call, t = *totals, post = s_.post](const core::Farm& farm, Now) {
           post([this, call, t, view = farm.view()] {
             const queue::QueueCounters q = s_.queue->counters();
             std::string text;
@@ -100,6 +102,8 @@ void Rest::get_metrics(RestCallPtr call) {
             metric("grange_tasks_submitted_total", "counter", "Tasks that were ever accepted.", t.tasks_submitted);
             metric("grange_tasks_queued", "gauge", "Tasks that no worker holds.", view.queued_tasks);
             metric("grange_tasks_active", "gauge", "Tasks that workers hold.", view.active_tasks);
+            metric("grange_tasks_blocked", "gauge", "Tasks that wait for other tasks or jobs.", view.blocked_tasks);
+            metric("grange_queue_paused", "gauge", "1 while nothing new is started.", view.paused ? 1 : 0);
             metric("grange_tasks_running", "gauge", "Tasks that run.", view.running_tasks);
             metric("grange_workers_connected", "gauge", "Workers that are connected.", view.connected_workers);
             metric("grange_slots", "gauge", "Executors of connected workers.", view.slots);
@@ -149,11 +153,21 @@ void Rest::clear_database(RestCallPtr call) {
 }
 
 void Rest::get_policy(RestCallPtr call) {
-  s_.queue->inspect([call, post = s_.post](const core::Farm& farm) {
+  s_.queue->inspect([call, post = s_.post](const core::Farm& farm, Now) {
     post([call, policy = std::string(farm.policy())] {
       json::array names;
       for (const std::string_view one : core::policy_names()) names.emplace_back(one);
       call->answer(200, json::object{{"policy", policy}, {"policies", std::move(names)}});
+    });
+  });
+}
+
+void Rest::get_policies(RestCallPtr call) {
+  s_.queue->inspect([call, post = s_.post](const core::Farm& farm, Now now) {
+    post([call, policies = farm.policies(now)] {
+      json::array out;
+      for (const core::PolicyView& policy : policies) out.push_back(policy_json(policy));
+      call->answer(200, out);
     });
   });
 }

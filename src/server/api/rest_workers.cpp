@@ -13,7 +13,7 @@ void Rest::get_workers(RestCallPtr call) {
       [this, call](Result<Rows> rows) {
         if (!rows) return call->fail(rows.error());
         auto shared = std::make_shared<Rows>(std::move(*rows));
-        s_.queue->inspect([this, call, shared, post = s_.post](const core::Farm& farm) {
+        s_.queue->inspect([this, call, shared, post = s_.post](const core::Farm& farm, Now) {
           auto live = std::make_shared<std::unordered_map<WorkerNo, core::WorkerView>>();
           for (core::WorkerView& view : farm.workers()) live->emplace(view.worker, std::move(view));
           post([this, call, shared, live] {
@@ -36,6 +36,10 @@ void Rest::drain_worker(RestCallPtr call) {
     if (!done) return call->fail(done.error());
     call->answer(200, json::object{{"ok", true}, {"draining", call->path["id"]}});
   });
+}
+
+void Rest::release_worker(RestCallPtr call) {
+  operations_.release_worker(call->who, call->path["id"], call->just_ok());
 }
 
 void Rest::get_failures(RestCallPtr call) {

@@ -29,6 +29,7 @@ struct Route {
   void (Rest::*handler)(RestCallPtr);
 };
 const std::vector<Route>& routes();
+std::vector<Route> job_routes();  // of these, those of jobs and tasks
 
 struct Match {
   const Route* route = nullptr;  // null: no such path or method

@@ -32,18 +32,6 @@ Result<> blob_here(const std::string& sha256, std::string_view field, const Blob
   return {};
 }
 
-Result<> check_labels(const google::protobuf::Map<std::string, std::string>& labels) {
-  if (labels.size() > limits::kLabels)
-    return bad(fmt::format("A job may have {} labels; this one has {}.", limits::kLabels, labels.size()));
-  for (const auto& [key, value] : labels) {
-    if (!valid_name(key) || value.size() > limits::kNameBytes)
-      return bad(
-          fmt::format("A label's name and value may have at most {} bytes, and the name none that cannot be seen.",
-                      limits::kNameBytes));
-  }
-  return {};
-}
-
 Result<> check_builtin(const pb::BuiltinSpec& builtin) {
   static const std::vector<std::string_view> ops = {"noop", "echo", "sleep", "fail"};
   if (std::find(ops.begin(), ops.end(), builtin.op()) == ops.end()) {
@@ -88,7 +76,9 @@ Result<> check_command(const pb::CommandSpec& command, const BlobFacts& blobs) {
   return {};
 }
 
-Result<> check_pages(const pb::JobSpec& spec, const std::vector<core::ArgumentPage>& pages, const BlobFacts& blobs) {
+}  // namespace
+
+Result<> check_pages(std::uint32_t count, const std::vector<core::ArgumentPage>& pages, const BlobFacts& blobs) {
   if (pages.empty()) return {};
   std::uint64_t next = 0;
   for (const core::ArgumentPage& page : pages) {
@@ -120,7 +110,7 @@ Result<> check_pages(const pb::JobSpec& spec, const std::vector<core::ArgumentPa
       return bad(fmt::format("The sizes of the arguments from {} on add up to {} bytes; {} came.", page.first, at,
                              page.bytes.size()));
   }
-  if (next != spec.count()) return bad(fmt::format("The job has {} tasks, but arguments for {}.", spec.count(), next));
+  if (next != count) return bad(fmt::format("There are {} tasks, but arguments for {}.", count, next));
   return {};
 }
 
@@ -133,8 +123,6 @@ std::string default_name(const pb::JobSpec& spec) {
   text = text.substr(0, text.find('\n'));
   return cut_utf8(std::move(text), 64);
 }
-
-}  // namespace
 
 bool safe_path(std::string_view path) {
   if (path.empty() || path.size() > 4096 || path.front() == '/' || path.find('\0') != std::string_view::npos ||
@@ -153,6 +141,15 @@ bool valid_name(std::string_view name) {
   return !name.empty() && name.size() <= limits::kNameBytes && is_utf8(name) &&
          std::none_of(name.begin(), name.end(),
                       [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+
+// It stands in paths.
+bool valid_user(std::string_view name) {
+  return valid_name(name) && name.find('/') == std::string_view::npos && name != "." && name != "..";
+}
+
+std::string user_rule() {
+  return fmt::format("A user's name has 1 to {} bytes, no \"/\", and none that cannot be seen.", limits::kNameBytes);
 }
 
 bool valid_job_id(std::string_view id) {
@@ -190,14 +187,16 @@ Result<> validate_job(pb::JobSpec& spec, const std::string& id, const std::vecto
   if (spec.retry().max_attempts() > limits::kMaxAttempts || spec.retry().crash_limit() > limits::kMaxAttempts) {
     return bad(fmt::format("max_attempts and crash_limit may be at most {}.", limits::kMaxAttempts));
   }
-  if (spec.requirements().cpus_milli() > 4'096'000 || spec.requirements().gpus_milli() > 1'024'000)
-    return bad("No machine has that many cores or GPUs.");
-  if (auto labels = check_labels(spec.requirements().labels()); !labels) return labels;
-  if (auto labels = check_labels(spec.labels()); !labels) return labels;
+  if (auto needs = check_requirements(spec.requirements()); !needs) return needs;
+  for (const pb::Requirements& one : spec.any_of()) {
+    if (auto needs = check_requirements(one); !needs) return needs;
+  }
+  if (auto order = check_order(spec); !order) return order;
+  if (static_cast<std::size_t>(spec.labels_size()) > limits::kLabels)
+    return bad(fmt::format("A job may have {} labels; this one has {}.", limits::kLabels, spec.labels_size()));
   if (!spec.key().empty() && !valid_name(spec.key()))
     return bad(fmt::format("The key may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes));
-  if (!spec.user().empty() && !valid_name(spec.user()))
-    return bad(fmt::format("The user may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes));
+  if (!spec.user().empty() && !valid_user(spec.user())) return bad(user_rule());
 
   Result<> engine;
   if (spec.engine() == "builtin") {
@@ -237,29 +236,7 @@ Result<> validate_job(pb::JobSpec& spec, const std::string& id, const std::vecto
         ErrorClass::too_large,
         fmt::format("The job's spec may have {} bytes; put large inputs into files_in or arguments.", kSpecBytes)};
   }
-  return check_pages(spec, pages, blobs);
-}
-
-core::JobHeader make_header(const pb::JobSpec& spec) {
-  core::JobHeader header;
-  header.count = spec.count();
-  header.priority = spec.priority();
-  header.fail_fast = spec.fail_fast();
-  const pb::Requirements& needs = spec.requirements();
-  header.request.cpus_milli = needs.cpus_milli() == 0 ? 1000 : needs.cpus_milli();
-  header.request.gpus_milli = needs.gpus_milli();
-  header.request.memory = needs.memory_bytes();
-  header.request.disk = needs.disk_bytes();
-  header.request.engine =
-      spec.engine() == "python" && spec.encoding() == pb::ENCODING_JSON ? std::string(kPythonJson) : spec.engine();
-  for (const auto& [key, value] : needs.labels()) header.request.labels.emplace_back(key, value);
-  std::sort(header.request.labels.begin(), header.request.labels.end());
-  const pb::Retry& retry = spec.retry();
-  if (retry.max_attempts() != 0) header.retry.max_attempts = retry.max_attempts();
-  if (retry.base_ms() != 0) header.retry.base = Millis{retry.base_ms()};
-  if (retry.cap_ms() != 0) header.retry.cap = Millis{retry.cap_ms()};
-  if (retry.crash_limit() != 0) header.retry.crash_limit = retry.crash_limit();
-  return header;
+  return check_pages(spec.count(), pages, blobs);
 }
 
 std::string serialize_stably(const pb::JobSpec& spec) {
@@ -289,10 +266,8 @@ std::string job_digest(const pb::JobSpec& spec, const std::vector<core::Argument
   return to_hex({reinterpret_cast<const char*>(digest), size});
 }
 
-std::vector<std::string> job_blobs(const pb::JobSpec& spec, const std::vector<core::ArgumentPage>& pages) {
+std::vector<std::string> page_blobs(const std::vector<core::ArgumentPage>& pages) {
   std::vector<std::string> out;
-  if (spec.engine() == "python") out.push_back(spec.python().code_sha256());
-  for (const pb::FileIn& file : spec.command().files_in()) out.push_back(file.sha256());
   for (const auto& page : pages) {
     std::size_t at = 0;
     for (const std::uint32_t size : page.sizes) {
@@ -300,6 +275,15 @@ std::vector<std::string> job_blobs(const pb::JobSpec& spec, const std::vector<co
       at += size == core::ArgumentPage::kBlobSize ? 64 : size;
     }
   }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+std::vector<std::string> job_blobs(const pb::JobSpec& spec, const std::vector<core::ArgumentPage>& pages) {
+  std::vector<std::string> out = page_blobs(pages);
+  if (spec.engine() == "python") out.push_back(spec.python().code_sha256());
+  for (const pb::FileIn& file : spec.command().files_in()) out.push_back(file.sha256());
   std::sort(out.begin(), out.end());
   out.erase(std::unique(out.begin(), out.end()), out.end());
   return out;

@@ -26,9 +26,20 @@ struct BlobFacts {
 Result<> validate_job(pb::JobSpec& spec, const std::string& id, const std::vector<core::ArgumentPage>& pages,
                       const BlobFacts& blobs);
 
+// The arguments of `count` tasks: pages without gaps, sizes that add up, blobs that are here. No pages: no arguments.
+Result<> check_pages(std::uint32_t count, const std::vector<core::ArgumentPage>& pages, const BlobFacts& blobs);
+// What a worker must have, and what a job may wait for (validate_needs.cpp).
+Result<> check_requirements(const pb::Requirements& needs);
+Result<> check_order(const pb::JobSpec& spec);
+Result<> check_times(const pb::JobSpec& spec);  // of these, the two that a submit may say as "from now"
+// What a job is called when nobody gave it a name: its function, its program, its script's first line.
+std::string default_name(const pb::JobSpec& spec);
+
+// Of a spec that was found valid, with its dependencies' numbers filled in.
 core::JobHeader make_header(const pb::JobSpec& spec);
 // SHA-256 over spec and arguments: tells a repeat from a conflict.
 std::string job_digest(const pb::JobSpec& spec, const std::vector<core::ArgumentPage>& pages);
+std::vector<std::string> page_blobs(const std::vector<core::ArgumentPage>& pages);
 std::vector<std::string> job_blobs(const pb::JobSpec& spec, const std::vector<core::ArgumentPage>& pages);
 std::string serialize_stably(const pb::JobSpec& spec);  // map fields in order
 
@@ -36,6 +47,8 @@ std::string serialize_stably(const pb::JobSpec& spec);  // map fields in order
 bool safe_path(std::string_view path);
 // A name that people may choose: 1..kNameBytes of printable UTF-8.
 bool valid_name(std::string_view name);
+bool valid_user(std::string_view name);
+std::string user_rule();  // what that asks for, for people
 // A job's own id: like a name, of [0-9A-Za-z_.:@-], not digits alone (those are job numbers).
 bool valid_job_id(std::string_view id);
 

@@ -16,6 +16,18 @@ json::value text_or_null(const std::string& text) {
   return text.empty() ? json::value(nullptr) : json::value(text);
 }
 
+json::value name_or_null(core::FailureClass failure) {
+  return failure == core::FailureClass::none ? json::value(nullptr) : json::value(core::name(failure));
+}
+json::value name_or_null(core::Stage stage) {
+  return stage == core::Stage::none ? json::value(nullptr) : json::value(core::name(stage));
+}
+// Whose doing it was: "job" or "system".
+json::value fault_json(core::FailureClass failure, core::Stage stage) {
+  const core::Fault fault = core::fault_of(failure, stage);
+  return fault == core::Fault::none ? json::value(nullptr) : json::value(core::name(fault));
+}
+
 json::array files_json(const std::string& files) {
   json::array out;
   pb::TaskResult only;
@@ -48,6 +60,10 @@ json::object job_json(const JobFigures& job) {
           {"cancelled_tasks", r.counts.cancelled},
           {"running_tasks", job.running + job.assigned},
           {"pending_tasks", job.pending()},
+          {"blocked_tasks", job.blocked},
+          {"paused_tasks", job.paused},
+          {"paused", r.paused},
+          {"open", r.open},
           {"created_at", time_json(r.submitted)},
           {"started_at", time_json(r.started)},
           {"completed_at", time_json(r.ended)},
@@ -62,8 +78,11 @@ json::object task_json(const std::string& job_id, const TaskLook& t) {
       {"status", t.status},
       {"attempt", t.attempt},
       {"worker_id", text_or_null(t.worker_id)},
-      {"failure", text_or_null(t.failure)},
-      {"message", text_or_null(t.message)},
+      {"second_worker_id", text_or_null(t.second_worker_id)},
+      {"failure", name_or_null(t.failure)},
+      {"fault", fault_json(t.failure, t.stage)},
+      {"stage", name_or_null(t.stage)},
+      {"message", text_or_null(said(t.failure, t.message))},
       {"exit_code", t.exit_code ? json::value(*t.exit_code) : json::value(nullptr)},
       {"progress",
        t.progress ? json::value{{"done", t.progress->done}, {"total", t.progress->total}, {"text", t.progress->text}}
@@ -129,9 +148,11 @@ json::object outcome_json(pb::Encoding encoding, const store::OutcomeRow& row, c
   }
   if (!row.body.value_sha256.empty()) out["value_sha256"] = row.body.value_sha256;
   out["exit_code"] = row.body.exit_code;
-  out["failure"] =
-      row.failure == core::FailureClass::none ? json::value(nullptr) : json::value(core::name(row.failure));
-  out["message"] = text_or_null(row.body.message);
+  out["failure"] = name_or_null(row.failure);
+  out["fault"] = fault_json(row.failure, row.body.stage);
+  out["stage"] = name_or_null(row.body.stage);
+  out["exception"] = text_or_null(row.body.exception);
+  out["message"] = text_or_null(said(row.failure, row.body.message));
   out["traceback"] = text_or_null(row.body.traceback);
   out["attempt"] = row.attempt;
   out["worker_id"] = text_or_null(worker_id);
@@ -165,19 +186,22 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
   const std::uint32_t slots = live ? live->capacity.slots : manifest.slots();
   const std::uint32_t running = live ? live->running : 0;
   std::string_view status = "offline";
+  const bool quarantined = live && live->quarantined;
   if (connected) {
-    status = (live && live->draining) || figures->draining ? "draining"
-             : running >= slots && running > 0             ? "busy"
-                                                           : "online";
+    status = quarantined                                     ? "quarantined"
+             : (live && live->draining) || figures->draining ? "draining"
+             : running >= slots && running > 0               ? "busy"
+                                                             : "online";
   } else if (figures || (live && live->running + live->backlog > 0)) {
     status = "reconnecting";
   }
-  json::array gpus, engines, notes;
+  json::array gpus, engines, models, notes;
   json::object labels;
   if (readable) {
     for (const pb::Gpu& gpu : manifest.gpus())
       gpus.push_back(json::object{{"name", gpu.name()}, {"memory_bytes", gpu.memory_bytes()}, {"uuid", gpu.uuid()}});
     for (const std::string& engine : manifest.engines()) engines.emplace_back(engine);
+    for (const std::string& model : manifest.models()) models.emplace_back(model);
     for (const std::string& note : manifest.notes()) notes.emplace_back(note);
     for (const auto& [key, value] : manifest.labels()) labels[key] = value;
   }
@@ -195,6 +219,11 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
           {"gpus", std::move(gpus)},
           {"engines", std::move(engines)},
           {"labels", std::move(labels)},
+          {"pool", manifest.pool().empty() ? std::string("standard") : manifest.pool()},
+          {"models", std::move(models)},
+          {"quarantined_until", time_json(quarantined ? live->quarantined_until : WallMs{})},
+          {"success", live ? json::value(live->success) : json::value(nullptr)},
+          {"failed_in_a_row", live ? live->failed_in_a_row : 0},
           {"running", running},
           {"backlog", live ? live->backlog : 0},
           {"window", live ? live->window : 0},
@@ -221,8 +250,131 @@ json::object failure_json(const store::FailureRow& row, const std::string& job_i
           {"index", row.task.index()},
           {"attempt", row.attempt},
           {"failure", core::name(row.failure)},
-          {"message", text_or_null(row.message)},
+          {"fault", fault_json(row.failure, row.stage)},
+          {"stage", name_or_null(row.stage)},
+          {"message", text_or_null(said(row.failure, row.message))},
           {"failed_at", time_json(row.at)}};
+}
+
+std::string_view shown_user(std::string_view user) {
+  return user.empty() ? "anonymous" : user;
+}
+
+std::string name_workers(const std::string& text, const std::function<std::string(WorkerNo)>& name) {
+  constexpr std::string_view word = "orker";
+  std::string out;
+  std::size_t from = 0;
+  for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) {
+    // A user or a label may be called so, too: these stand in quotes or behind other letters.
+    const bool begins = at > 0 && (text[at - 1] == 'w' || text[at - 1] == 'W') && (at == 1 || text[at - 2] == ' ');
+    std::size_t digits = at + word.size();
+    if (!begins || digits >= text.size()) continue;
+    if (text[digits] == ',') ++digits;
+    if (digits >= text.size() || text[digits] != ' ') continue;
+    ++digits;
+    std::size_t end = digits;
+    while (end < text.size() && text[end] >= '0' && text[end] <= '9') ++end;
+    const auto number = to_number(std::string_view(text).substr(digits, end - digits));
+    if (!number || *number > UINT32_MAX) continue;
+    const std::string known = name({static_cast<std::uint32_t>(*number)});
+    if (known.empty()) continue;
+    out += text.substr(from, digits - from) + known;
+    from = end;
+  }
+  return out + text.substr(from);
+}
+
+json::object explanation_json(const core::Explanation& e, const std::string& job_id, const WorkerHub& workers) {
+  const auto named = [&](const std::string& text) {
+    return name_workers(text, [&](WorkerNo worker) { return workers.name_of(worker); });
+  };
+  const auto reasons = [&](const std::vector<core::Reason>& list) {
+    json::array out;
+    for (const core::Reason& one : list) {
+      out.push_back(json::object{{"code", one.code},
+                                 {"text", named(one.text)},
+                                 {"have", one.have},
+                                 {"need", one.need},
+                                 {"until", time_json(one.until)}});
+    }
+    return out;
+  };
+  json::array fits;
+  for (const core::WorkerFit& fit : e.workers) {
+    fits.push_back(json::object{{"worker", workers.name_of(fit.worker)},
+                                {"could", fit.could},
+                                {"now", fit.now},
+                                {"alternative", fit.alternative},
+                                {"why", reasons(fit.why)}});
+  }
+  const bool whole = e.index == core::Dependency::kAll;
+  return {{"job", text_or_null(job_id)},
+          {"task", whole || job_id.empty() ? json::value(nullptr) : json::value(fmt::format("{}/{}", job_id, e.index))},
+          {"state", e.state},
+          {"summary", named(e.summary)},
+          {"waits", reasons(e.waits)},
+          {"workers", std::move(fits)},
+          {"workers_in_all", e.workers_in_all},
+          {"workers_could", e.workers_could},
+          {"workers_now", e.workers_now},
+          {"tasks_before", e.tasks_before},
+          {"next_change", time_json(e.next_change)}};
+}
+
+json::object user_json(const core::UserView& user) {
+  const core::UserLimits& l = user.limits;
+  return {{"name", shown_user(user.user)},
+          {"weight", l.weight_milli / 1000.0},
+          {"max_running", l.max_running},
+          {"max_cpus", l.max_cpus_milli / 1000.0},
+          {"max_gpus", l.max_gpus_milli / 1000.0},
+          {"max_queued", l.max_queued},
+          {"starts_per_minute", l.starts_per_minute},
+          {"submits_per_minute", l.submits_per_minute},
+          {"jobs", user.jobs},
+          {"queued_tasks", user.queued},
+          {"running_tasks", user.running},
+          {"cpus", user.cpus_milli / 1000.0},
+          {"gpus", user.gpus_milli / 1000.0},
+          {"usage", user.usage},
+          {"share", user.share}};
+}
+
+json::object policy_json(const core::PolicyView& policy) {
+  return {{"name", policy.name},         {"active", policy.active},
+          {"assigned", policy.assigned}, {"completed", policy.completed},
+          {"failed", policy.failed},     {"active_seconds", static_cast<double>(policy.active_for.count()) / 1e6}};
+}
+
+json::object dead_json(const DeadLook& dead) {
+  const store::OutcomeRow& row = dead.row;
+  return {{"id", fmt::format("{}/{}", dead.job_id, row.task.index())},
+          {"job_id", dead.job_id},
+          {"index", row.task.index()},
+          {"failure", name_or_null(row.failure)},
+          {"fault", fault_json(row.failure, row.body.stage)},
+          {"stage", name_or_null(row.body.stage)},
+          {"message", text_or_null(said(row.failure, row.body.message))},
+          {"attempts", row.attempt},
+          {"ended_at", time_json(row.at)},
+          {"user", shown_user(dead.user)}};
+}
+
+json::object schedule_json(const store::ScheduleRow& row) {
+  auto file = wire::parse_json(row.file);
+  return {{"name", row.name},
+          {"cron", row.cron},
+          {"user", shown_user(row.user)},
+          {"paused", row.paused},
+          {"overlap", row.overlap},
+          {"catch_up", row.catch_up},
+          {"next", row.paused ? json::value(nullptr) : time_json(row.next)},
+          {"last", time_json(row.last)},
+          {"last_job", text_or_null(row.last_job)},
+          {"runs", row.runs},
+          {"left_out", row.left_out},
+          {"last_error", text_or_null(row.last_error)},
+          {"job", file ? std::move(*file) : json::value(nullptr)}};
 }
 
 std::string error_body(const Error& error) {

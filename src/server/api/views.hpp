@@ -20,7 +20,9 @@ struct TaskLook {
   std::uint32_t index = 0;
   std::string status = "pending";
   Attempt attempt = 0;
-  std::string worker_id, failure, message;
+  std::string worker_id, second_worker_id, message;
+  core::FailureClass failure{};
+  core::Stage stage{};
   std::optional<std::int32_t> exit_code;         // of a command that ended
   std::optional<TaskOutput::Progress> progress;  // the last that was told, while it runs
   std::uint64_t run_us = 0;
@@ -43,6 +45,15 @@ json::object log_json(const std::string& job_id, const store::StoredLog& log);
 json::object worker_json(const store::WorkerRow& row, const std::optional<core::WorkerView>& live,
                          const std::optional<WorkerFigures>& figures, WallMs now);
 json::object failure_json(const store::FailureRow& row, const std::string& job_id, const std::string& worker_id);
+
+// The core knows workers by number: "worker 3" and "the largest worker, 3," become what people call it.
+std::string name_workers(const std::string& text, const std::function<std::string(WorkerNo)>& name);
+json::object explanation_json(const core::Explanation& e, const std::string& job_id, const WorkerHub& workers);
+json::object user_json(const core::UserView& user);
+json::object policy_json(const core::PolicyView& policy);
+json::object dead_json(const DeadLook& dead);
+json::object schedule_json(const store::ScheduleRow& row);
+std::string_view shown_user(std::string_view user);  // "" is anonymous
 
 std::string error_body(const Error& error);  // {"error":{"code":..,"message":..,"details":{}}}
 
