@@ -76,7 +76,7 @@ struct World {
         core::SubmitJob e{JobNo{++last_job}, header(in)};
         for (const auto& d : e.header.after) {
           const auto parent = farm.job(d.job);
-          e.parents.push_back({.ended = !parent, .succeeded = !parent && in.flip()});
+          e.parents.push_back({.ended = !parent, .succeeded = !parent && in.flip(), .ended_badly = {}});
         }
         return e;
       }

@@ -261,6 +261,21 @@ TEST(Graph, AGreatRangeIsLetGoInParts) {
   EXPECT_EQ(again->job({5})->blocked, 2 * part - 1);
 }
 
+TEST(Graph, AParentThatFailsInATickIsHeardBeforeMoreIsLetGo) {
+  Small s;
+  SubmitJob parent = Small::job(1, 3);
+  parent.header.deadline = {s.now.wall.ms + 1000};
+  s.step(parent);
+  s.step(Small::job(2, 3, {{.job = {1}, .each = true}}));
+  s.commit();
+  auto again = s.disk.load({.incarnation = 2}, s.now);  // it looks for tasks to let go when it can
+  s.now.mono = s.now.mono + Millis{1001};
+  again->step(Tick{}, s.now, s.effects);
+  again->check_invariants();
+  s.commit();
+  EXPECT_EQ(s.disk.outcomes.at(TaskId::of({2}, 2)).failure, FailureClass::dependency);
+}
+
 TEST(Graph, AnyOfSeveralMapsIsNotForGreatRanges) {
   Small s;
   s.step(Small::job(1, kGreat));

@@ -468,6 +468,7 @@ void Farm::State::tick(Now now, Effects& effects) {
     for (Worker* w : lost) lose_worker(*w, true, now, effects, WorkerNews::lost);
   }
   if (now.mono >= recover_until) release_recovering(now, effects);
+  spread(now, effects);  // who failed is heard before more is let go
   let_go_more(effects);
 }
 

@@ -132,8 +132,10 @@ StepAnswer Farm::State::submit(const SubmitJob* first, std::size_t n, Now now, E
     const double need = std::min(ask.jobs, rate);  // a graph larger than a minute's worth waits for a full minute
     if (u.submits.tokens + 1e-9 < need) {
       const auto wait = static_cast<std::int64_t>(std::ceil((need - u.submits.tokens) * 60 / rate));
-      return refuse(limited("User " + shown(u) + " may submit " + std::to_string(rate) +
-                            " jobs a minute. Try again in " + std::to_string(wait) + " s."));
+      Error error = limited("User " + shown(u) + " may submit " + std::to_string(rate) + (rate == 1 ? " job" : " jobs") +
+                            " a minute. Try again in " + std::to_string(wait) + " s.");
+      error.details = "{\"retry_in_ms\":" + std::to_string(wait * 1000) + "}";
+      return refuse(std::move(error));
     }
   }
   if (users.size() - idle_users.size() + new_users > limits::kUsers) {

@@ -260,6 +260,38 @@ TEST(TurnExtend, OfAJobThatRunsInThisLifeGivesEachTaskItsArgument) {
   EXPECT_EQ(cell.jobs[no].state, JobState::completed);
 }
 
+TEST(TurnExtend, TasksThatWaitOneByOneFollowHowTheirParentsEnded) {
+  LossyDisk disk("turn", 1);
+  Cell cell(disk);
+  const WorkerNo w = cell.hello("w", 64);
+  const JobNo parent = cell.submit(job(4))->job;
+  SubmitCall open = child(1, {{.job = parent, .each = true}});
+  open.header.open = true;
+  const JobNo no = cell.submit(open)->job;
+  const auto extend = [&](std::uint32_t count) {
+    ExtendCall call;
+    call.job = no;
+    call.count = count;
+    return cell.ask<std::uint32_t>(call);
+  };
+  std::vector<Assign> held = cell.take();
+  std::sort(held.begin(), held.end(), [](auto& a, auto& b) { return a.fence.task < b.fence.task; });
+  ASSERT_EQ(held.size(), 4u);
+  cell.result(w, held[1].fence, false);
+  EXPECT_EQ(*extend(1), 2u);  // its parent's task failed, and that parent lives
+  EXPECT_EQ(cell.jobs[no].counts.failed, 1u);
+  cell.result(w, held[2].fence, false);
+  cell.result(w, held[3].fence);
+  cell.result(w, held[0].fence);
+  ASSERT_TRUE(ended(cell.jobs[parent].state));
+  EXPECT_EQ(*extend(2), 4u);  // it is over
+  const auto failed = cell.reader->unhappy(no);
+  ASSERT_EQ(failed->size(), 2u);
+  EXPECT_EQ((*failed)[1].task.index(), 2u);
+  EXPECT_EQ((*failed)[1].failure, FailureClass::dependency);
+  EXPECT_EQ(extend(1).error().cls, ErrorClass::invalid_argument) << "the parent has four tasks";
+}
+
 TEST(TurnExtend, RefusesWhatIsNotOpen) {
   LossyDisk disk("turn", 1);
   Cell cell(disk);
