@@ -1,5 +1,5 @@
-// The state machine: any events, in any order, from workers that may lie. Invariants after each step; a second farm that
-// gets the same events gives the same records.
+// The state machine: any events, in any order, from workers that may lie. Invariants after each step; a second farm
+// that gets the same events gives the same records.
 #include <map>
 
 #include "core/farm.hpp"
@@ -21,7 +21,8 @@ struct World {
   World() : farm({.lease = Millis{3000}, .incarnation = 1, .seed = 1}) { farm.loaded(now); }
 
   std::pair<WorkerNo, Fence> pick(fuzz::Input& in) {
-    if (out.empty()) return {WorkerNo{in.below(5)}, Fence{TaskId::of(JobNo{in.below(4)}, in.below(8)), in.below(4), in.byte()}};
+    if (out.empty())
+      return {WorkerNo{in.below(5)}, Fence{TaskId::of(JobNo{in.below(4)}, in.below(8)), in.below(4), in.byte()}};
     auto it = out.begin();
     std::advance(it, in.below(static_cast<std::uint32_t>(std::min<std::size_t>(out.size(), 200))));
     auto found = it->second;
@@ -55,15 +56,18 @@ struct World {
     h.max_running = in.below(4) == 0 ? 1 + in.below(3) : 0;
     h.retry.max_attempts = 1 + in.below(3);
     h.retry.crash_limit = 1 + in.below(3);
-    if (in.below(6) == 0) h.retry.rules.push_back({core::FailureClass::exception, "E", 1 + in.below(3), Millis{10}, Millis{100}});
+    if (in.below(6) == 0)
+      h.retry.rules.push_back({core::FailureClass::exception, "E", 1 + in.below(3), Millis{10}, Millis{100}});
     if (in.below(6) == 0) h.deadline = {now.wall.ms + in.below(10'000)};
     if (in.below(6) == 0) h.not_before = {now.wall.ms + in.below(10'000)};
     h.speculation.on = in.below(4) == 0;
     if (last_job > 0 && in.below(2) == 0) {
       h.when = static_cast<core::When>(in.below(3));
       core::Dependency d{.job = JobNo{1 + in.below(last_job)}};
-      if (in.flip()) d.each = true;
-      else if (in.flip()) d.index = in.below(9);
+      if (in.flip())
+        d.each = true;
+      else if (in.flip())
+        d.index = in.below(9);
       h.after.push_back(d);
     }
     return h;
@@ -90,7 +94,8 @@ struct World {
       case 3:
         return core::WorkerGone{WorkerNo{in.below(5)}, in.flip(), in.flip()};
       case 4:
-        return in.flip() ? core::Event(core::WorkerAlive{WorkerNo{in.below(5)}}) : core::Event(core::WorkerDrain{WorkerNo{in.below(5)}});
+        return in.flip() ? core::Event(core::WorkerAlive{WorkerNo{in.below(5)}})
+                         : core::Event(core::WorkerDrain{WorkerNo{in.below(5)}});
       case 5:
       case 6: {
         const auto [w, f] = pick(in);
@@ -114,7 +119,8 @@ struct World {
       }
       case 11: {
         const auto [w, f] = pick(in);
-        return in.flip() ? core::Event(core::AttemptPaused{w, f, in.flip()}) : core::Event(core::AttemptPreempted{w, f});
+        return in.flip() ? core::Event(core::AttemptPaused{w, f, in.flip()})
+                         : core::Event(core::AttemptPreempted{w, f});
       }
       case 12:
         return core::CancelJob{JobNo{in.below(last_job + 2)}};
@@ -127,9 +133,11 @@ struct World {
       case 16:
         return core::ExtendJob{JobNo{in.below(last_job + 2)}, in.below(4), in.flip()};
       case 17:
-        return core::SetUser{in.flip() ? "a" : "b", {.weight_milli = 500 * (1 + in.below(4)), .max_running = in.below(4)}};
+        return core::SetUser{in.flip() ? "a" : "b",
+                             {.weight_milli = 500 * (1 + in.below(4)), .max_running = in.below(4)}};
       case 18:
-        return in.flip() ? core::Event(core::WorkerRelease{WorkerNo{in.below(5)}}) : core::Event(core::PauseFarm{in.below(4) == 0});
+        return in.flip() ? core::Event(core::WorkerRelease{WorkerNo{in.below(5)}})
+                         : core::Event(core::PauseFarm{in.below(4) == 0});
       default:
         return in.flip() ? core::Event(core::Tick{}) : core::Event(core::Overslept{});
     }

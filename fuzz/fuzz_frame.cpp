@@ -22,7 +22,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)session.number(own);
   const auto before = session.received();
   const auto verdict = session.arrived(frame);
-  fuzz::require(session.received() == before + (verdict == wire::Session::Verdict::fresh && frame.seq() != 0 ? 1u : 0u));
+  fuzz::require(session.received() ==
+                before + (verdict == wire::Session::Verdict::fresh && frame.seq() != 0 ? 1u : 0u));
   std::vector<std::string> out;
   (void)session.resend(frame.ack(), out);
   return 0;

@@ -28,29 +28,29 @@ inline constexpr std::size_t kArgv = 4096;
 inline constexpr std::size_t kFilesPerTask = 1000;
 
 // scheduling
-inline constexpr std::size_t kAlternatives = 7;      // requests of a job beside its first
-inline constexpr std::size_t kDependencies = 1024;   // of one job
-inline constexpr std::size_t kGraphJobs = 10'000;    // submitted as one graph
-inline constexpr std::uint32_t kNodes = 1024;        // of a gang
+inline constexpr std::size_t kAlternatives = 7;     // requests of a job beside its first
+inline constexpr std::size_t kDependencies = 1024;  // of one job
+inline constexpr std::size_t kGraphJobs = 10'000;   // submitted as one graph
+inline constexpr std::uint32_t kNodes = 1024;       // of a gang
 inline constexpr std::size_t kRetryRules = 16;
-inline constexpr std::size_t kInputs = 10'000;       // results handed to one task
-inline constexpr Bytes kInputsBytes = 8 * MiB;       // of these, inline
-inline constexpr Bytes kInputsAtOnce = 64 * MiB;     // of the tasks handed out by one batch; the rest of them wait
+inline constexpr std::size_t kInputs = 10'000;    // results handed to one task
+inline constexpr Bytes kInputsBytes = 8 * MiB;    // of these, inline
+inline constexpr Bytes kInputsAtOnce = 64 * MiB;  // of the tasks handed out by one batch; the rest of them wait
 inline constexpr std::size_t kUsers = 100'000;
-inline constexpr std::size_t kKinds = 256;           // kinds of task that one worker's speed is kept for, the newest
-inline constexpr std::size_t kAvoided = 3;           // workers that a task remembers to have failed on
-inline constexpr Millis kStarving{30'000};           // then room is kept for work that needs much of a worker
-inline constexpr Millis kReturnWait{500};            // before a task that a worker gave back unasked is offered again
+inline constexpr std::size_t kKinds = 256;             // kinds of task that one worker's speed is kept for, the newest
+inline constexpr std::size_t kAvoided = 3;             // workers that a task remembers to have failed on
+inline constexpr Millis kStarving{30'000};             // then room is kept for work that needs much of a worker
+inline constexpr Millis kReturnWait{500};              // before a task that a worker gave back unasked is offered again
 inline constexpr std::uint32_t kQuarantineAfter = 10;  // failures in a row of tasks that others can do
-inline constexpr Millis kQuarantine{60'000};         // doubles each time, up to kQuarantineLast
+inline constexpr Millis kQuarantine{60'000};           // doubles each time, up to kQuarantineLast
 inline constexpr Millis kQuarantineLast{3'600'000};
-// Tasks that fail without ever having been handed out (a dependency, a deadline) and get an outcome each. Of more than so
-// many the first one does, and the others end as cancelled.
+// Tasks that fail without ever having been handed out (a dependency, a deadline) and get an outcome each. Of more than
+// so many the first one does, and the others end as cancelled.
 inline constexpr std::uint32_t kFailedRange = 10'000;
-inline constexpr std::size_t kKindNames = 65'536;    // kinds told apart by the server; those beyond are one
+inline constexpr std::size_t kKindNames = 65'536;  // kinds told apart by the server; those beyond are one
 inline constexpr std::size_t kExplainWorkers = 50;
 inline constexpr std::size_t kSchedules = 10'000;
-inline constexpr std::size_t kHaveRanges = 65'536;   // of what a follower says it has
+inline constexpr std::size_t kHaveRanges = 65'536;  // of what a follower says it has
 
 // leases
 inline constexpr Millis kHeartbeat{10'000};

@@ -1,7 +1,7 @@
 // What workers say about the attempts that they hold. Each word carries a fence, and counts only while it is the
 // current one.
-#include "base/mutant.hpp"
 #include "base/mark.hpp"
+#include "base/mutant.hpp"
 #include "core/fair.hpp"
 #include "core/state.hpp"
 

@@ -38,7 +38,7 @@ struct ResultBody {
   std::string value_sha256;  // or the blob's name
   std::string message;
   std::string traceback;
-  std::string exception;     // its type, of a failure of that class
+  std::string exception;      // its type, of a failure of that class
   Stage stage = Stage::none;  // where a failed attempt was
   std::int32_t exit_code = 0;
   std::string files;  // wire FileOut list, serialized as a TaskResult with only `files`; empty: none

@@ -78,15 +78,16 @@ struct Effects {
   std::vector<NoteWorker> workers;
 
   bool empty() const {
-    return records.empty() && assign.empty() && cancel.empty() && pause.empty() && take_back.empty() && acks.empty() && failed.empty() &&
-           jobs.empty() && workers.empty();
+    return records.empty() && assign.empty() && cancel.empty() && pause.empty() && take_back.empty() && acks.empty() &&
+           failed.empty() && jobs.empty() && workers.empty();
   }
 };
 
 // The direct answer to one event. Where an event promises something, the promise holds once its batch is on disk.
 struct StepAnswer {
   Result<> result;
-  std::uint32_t count = 0;          // CancelJob, RetryTasks, PauseJob, ExtendJob: how many tasks; WorkerHello: how many were adopted
+  std::uint32_t count =
+      0;  // CancelJob, RetryTasks, PauseJob, ExtendJob: how many tasks; WorkerHello: how many were adopted
   std::vector<Fence> refused = {};  // WorkerHello: what it may no longer run
 };
 

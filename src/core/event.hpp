@@ -30,8 +30,8 @@ struct SubmitJob {
 struct SubmitGraph {
   std::vector<SubmitJob> jobs;
 };
-// More tasks for an open job; close: no more after these. parents: as at a submit of the job with these tasks, if it has
-// an `each` dependency.
+// More tasks for an open job; close: no more after these. parents: as at a submit of the job with these tasks, if it
+// has an `each` dependency.
 struct ExtendJob {
   JobNo job;
   std::uint32_t count = 0;
@@ -77,7 +77,7 @@ struct AttemptReturned {
   WorkerNo worker;
   Fence fence;
   bool unsent = false;  // the queue could not hand it over now: the worker never heard of it
-};  // never started: taken back, or not wanted by the worker
+};                      // never started: taken back, or not wanted by the worker
 // Its processes were frozen, or go on.
 struct AttemptPaused {
   WorkerNo worker;
@@ -158,10 +158,9 @@ struct Tick {};  // time passed
 // no lease may end on it.
 struct Overslept {};
 
-using Event =
-    std::variant<SubmitJob, WorkerHello, WorkerAlive, WorkerGone, WorkerDrain, WorkerWindow, AttemptStarted,
-                 AttemptReturned, AttemptEnded, CheckpointTaken, CancelJob, CancelTask, RetryTasks, Tick, Overslept,
-                 SubmitGraph, ExtendJob, WorkerRelease, AttemptPaused, AttemptPreempted, PauseJob, PauseTask, PauseFarm,
-                 SetUser>;
+using Event = std::variant<SubmitJob, WorkerHello, WorkerAlive, WorkerGone, WorkerDrain, WorkerWindow, AttemptStarted,
+                           AttemptReturned, AttemptEnded, CheckpointTaken, CancelJob, CancelTask, RetryTasks, Tick,
+                           Overslept, SubmitGraph, ExtendJob, WorkerRelease, AttemptPaused, AttemptPreempted, PauseJob,
+                           PauseTask, PauseFarm, SetUser>;
 
 }  // namespace grange::core

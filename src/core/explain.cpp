@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::uint32_t kAll = Dependency::kAll;
 constexpr const char* kFarmPaused = "The whole queue is paused: nothing new starts until it is resumed.";
-constexpr std::size_t kJobsCounted = 20'000;  // for tasks_before, which is an estimate
+constexpr std::size_t kJobsCounted = 20'000;                             // for tasks_before, which is an estimate
 constexpr std::size_t kRangesCounted = 10'000, kQueueCounted = 100'000;  // of one job, for the same
 
 Reason reason(std::string code, std::string text, std::uint64_t have = 0, std::uint64_t need = 0, WallMs until = {}) {
@@ -119,10 +119,10 @@ void wait_for_tasks(const Job& job, const Farm::State& s, Now now, Explanation& 
     const std::string when =
         first == nullptr ? " tried again later." : " tried again in " + words::span(first->ready_at - now.mono) + ".";
     e.waits.push_back(reason("backoff",
-                             job.delayed == 1 ? "1 task of it was given back or failed, and is" + when
-                                              : words::count(job.delayed, "task") +
-                                                    " of it were given back or failed; " +
-                                                    (looked < job.live.size() ? "one is" : "the first is") + when,
+                             job.delayed == 1
+                                 ? "1 task of it was given back or failed, and is" + when
+                                 : words::count(job.delayed, "task") + " of it were given back or failed; " +
+                                       (looked < job.live.size() ? "one is" : "the first is") + when,
                              job.delayed, 0, first == nullptr ? WallMs{} : wall_of(first->ready_at, now)));
   }
   if (job.parked > 0) {
@@ -149,10 +149,10 @@ void wait_for_tasks(const Job& job, const Farm::State& s, Now now, Explanation& 
 
 void wait_for_deadline(const JobHeader& header, Now now, Explanation& e) {
   if (header.deadline <= now.wall) return;
-  e.waits.push_back(reason("deadline",
-                           "It fails if it has not ended by its deadline, in " +
-                               words::span(Millis{header.deadline.ms - now.wall.ms}) + ".",
-                           0, 0, header.deadline));
+  e.waits.push_back(reason(
+      "deadline",
+      "It fails if it has not ended by its deadline, in " + words::span(Millis{header.deadline.ms - now.wall.ms}) + ".",
+      0, 0, header.deadline));
 }
 
 void wait_for_quota(const User& user, const std::string& who, const std::vector<const Request*>& requests,
@@ -170,11 +170,11 @@ void wait_for_quota(const User& user, const std::string& who, const std::vector<
   if (l.max_running > 0 && user.load.tasks + nodes > l.max_running) {
     const std::string may = words::count(l.max_running, "task");
     e.waits.push_back(reason("quota_running",
-                             nodes == 1 ? who + " runs " + words::count(user.load.tasks, "task") + " and may have " +
-                                              std::to_string(l.max_running) + " at once."
-                                        : over(words::count(user.load.tasks, "task"), may,
-                                               std::to_string(nodes) + ", one for each of its nodes",
-                                               nodes > l.max_running),
+                             nodes == 1
+                                 ? who + " runs " + words::count(user.load.tasks, "task") + " and may have " +
+                                       std::to_string(l.max_running) + " at once."
+                                 : over(words::count(user.load.tasks, "task"), may,
+                                        std::to_string(nodes) + ", one for each of its nodes", nodes > l.max_running),
                              user.load.tasks, l.max_running));
   }
   if (l.max_cpus_milli > 0 && user.load.cpus_milli + std::uint64_t{r.cpus_milli} * nodes > l.max_cpus_milli) {
@@ -243,9 +243,8 @@ Ahead siblings_before(const Job& job, std::uint32_t index, const Task* task) {
 bool could_go(const Farm::State& s, const User& user, const Shape& shape, Now now) {
   if (shape.hopeless_fleet == s.fleet && shape.hopeless) return false;
   if (shape.could_fleet == s.fleet && !shape.could) return false;
-  return std::any_of(shape.requests.begin(), shape.requests.end(), [&](RequestId r) {
-    return quota_room(user, s.requests[r.value], shape.nodes, {}, now) > 0;
-  });
+  return std::any_of(shape.requests.begin(), shape.requests.end(),
+                     [&](RequestId r) { return quota_room(user, s.requests[r.value], shape.nodes, {}, now) > 0; });
 }
 
 // Who goes first of what is ready and could take the same room.
@@ -437,10 +436,9 @@ void fill_workers(Farm::State& s, const Demand& demand, std::uint32_t nodes, Now
     }
     const std::string out = words::span(Millis{first.ms - now.wall.ms}) + ".";
     e.waits.push_back(reason("quarantined",
-                             e.workers_could == 1
-                                 ? "The only worker that could run it is in quarantine for " + out
-                                 : "The " + words::count(e.workers_could, "worker") +
-                                       " that could run it are in quarantine, the first for " + out,
+                             e.workers_could == 1 ? "The only worker that could run it is in quarantine for " + out
+                                                  : "The " + words::count(e.workers_could, "worker") +
+                                                        " that could run it are in quarantine, the first for " + out,
                              0, nodes, first));
   }
   if (fits.size() > limits::kExplainWorkers) fits.resize(limits::kExplainWorkers);
@@ -495,7 +493,7 @@ void order(Explanation& e) {
   // Turn after what blocks it altogether.
   std::stable_sort(e.waits.begin(), e.waits.end(), [](const Reason& a, const Reason& b) {
     const auto late = [](const Reason& r) {
-      return r.code == "deadline"                                                                                 ? 2
+      return r.code == "deadline"                                                                           ? 2
              : r.code == "priority" || r.code == "fair_share" || r.code == "policy" || r.code == "siblings" ? 1
                                                                                                             : 0;
     };

@@ -236,9 +236,7 @@ TEST(Explain, AgreesWithThePlan) {
       if (dice.below(6) == 0) f.farm.step(WorkerDrain{{w}}, f.now, f.effects);
     }
     const UserLimits limits{.max_running = 1 + static_cast<std::uint32_t>(dice.below(5)), .max_cpus_milli = 4000};
-    const auto limit = [&](const UserLimits& l) {
-      f.farm.step(SetUser{.user = "u", .limits = l}, f.now, f.effects);
-    };
+    const auto limit = [&](const UserLimits& l) { f.farm.step(SetUser{.user = "u", .limits = l}, f.now, f.effects); };
     limit(limits);
     for (int i = 0; i < 4; ++i) {
       JobHeader h = f.header(1, dice.below(2) == 0 ? "u" : "v");

@@ -1,5 +1,5 @@
-#include "base/mutant.hpp"
 #include "core/farm.hpp"
+#include "base/mutant.hpp"
 
 #include <algorithm>
 

@@ -19,7 +19,7 @@ struct FarmOptions {
   std::uint64_t incarnation = 1;  // of the server: high bits of every lease epoch
   std::uint64_t seed = 1;         // jitter of back-offs
   std::string policy = "priority";
-  Millis aging{0};               // a job that waited so long is one priority higher; 0: never
+  Millis aging{0};                      // a job that waited so long is one priority higher; 0: never
   Millis starving = limits::kStarving;  // work that fits some worker and waited so long gets room kept for it
   std::uint32_t each_at_once = 10'000;  // tasks of an `each` job that are let go and wait for a worker
   std::uint32_t failed_range = limits::kFailedRange;
@@ -64,8 +64,8 @@ class Farm {
   explicit Farm(FarmOptions options);
   ~Farm();
 
-  // Start-up, before the first step: what the store had, jobs by number. Tasks that were handed out wait for their worker until one
-  // lease has passed.
+  // Start-up, before the first step: what the store had, jobs by number. Tasks that were handed out wait for their
+  // worker until one lease has passed.
   void load_job(JobNo job, const JobHeader& header, const JobProgressed& progress,
                 const std::vector<std::uint32_t>& open, const std::vector<std::uint32_t>& skipped);
   void load_task(const TaskKept& kept, Now now);

@@ -1,5 +1,5 @@
-#include "base/mutant.hpp"
 #include "core/fit.hpp"
+#include "base/mutant.hpp"
 
 #include <algorithm>
 #include <functional>

@@ -18,7 +18,7 @@ struct Spare {
   bool kept = false;          // for work of level `kept_level`
   int kept_level = 0;
   JobNo kept_for{};
-  bool kept_firmly = false;  // against higher levels, too, where these find room elsewhere
+  bool kept_firmly = false;         // against higher levels, too, where these find room elsewhere
   std::vector<std::uint32_t> gpus;  // of each hold that has some, once asked for
   bool gpus_known = false;
 
@@ -42,7 +42,9 @@ std::uint32_t quota_room(const User& user, const Request& r, std::uint32_t nodes
 double tokens(const Bucket& bucket, std::uint32_t per_minute, Now now);
 // What came in since is put into the bucket: for who takes of it, or gives back.
 void refill(Bucket& bucket, std::uint32_t per_minute, Now now);
-inline bool whole(double tokens) { return tokens + 1e-9 >= 1; }
+inline bool whole(double tokens) {
+  return tokens + 1e-9 >= 1;
+}
 // When the bucket holds a whole token beside those that are promised already.
 Instant next_token(const Bucket& bucket, std::uint32_t per_minute, Now now, std::uint32_t promised = 0);
 

@@ -2,8 +2,8 @@
 // the tasks of a job with an `each` dependency are let go one by one. The core keeps no outcome of an ended task:
 // whether a parent did well is heard when it ends, and a child that is still waiting has heard of nothing yet that
 // decides.
-#include "base/mutant.hpp"
 #include "base/mark.hpp"
+#include "base/mutant.hpp"
 #include "core/state.hpp"
 
 namespace grange::core {
@@ -69,8 +69,8 @@ std::size_t backlog(const Job& job) {
 // Any of several parents lets a task go, so which one did is known at that moment only; the number of such tasks is
 // limited at the submit.
 bool at_once(const Job& job) {
-  return job.header.when == When::any_succeeded &&
-         std::count_if(job.header.after.begin(), job.header.after.end(), [](const Dependency& d) { return d.each; }) > 1;
+  return job.header.when == When::any_succeeded && std::count_if(job.header.after.begin(), job.header.after.end(),
+                                                                 [](const Dependency& d) { return d.each; }) > 1;
 }
 
 // The same from counts: of parents that did well, did badly, and live.
@@ -195,8 +195,8 @@ bool Farm::State::more_to_let_go() const {
   });
 }
 
-// Of a great range one fails, if none did before, and the rest of what waits is given up, as what a step writes must stay
-// small; what is out already goes on.
+// Of a great range one fails, if none did before, and the rest of what waits is given up, as what a step writes must
+// stay small; what is out already goes on.
 void Farm::State::fail_ranges(Job& job, const RangeSet& which, Now now, Effects& effects) {
   const bool great = which.size() > options.failed_range;
   if (great) GRANGE_MARK("each_range_given_up");
@@ -252,8 +252,7 @@ void Farm::State::gate(Job& job, const std::vector<Parent>& parents, JobNo first
       return well ? good : bad;
     }
     // What ended since the first of these jobs came in did so by what it waits for.
-    if (parent != nullptr &&
-        (parent->no >= first || in_range(*parent, d.index) || d.index >= parent->header.count)) {
+    if (parent != nullptr && (parent->no >= first || in_range(*parent, d.index) || d.index >= parent->header.count)) {
       return bad;
     }
     if (k >= parents.size()) return good;

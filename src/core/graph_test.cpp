@@ -187,7 +187,8 @@ TEST(Graph, WhatRunsGoesOnWhenAGreatRangeFails) {
   auto again = s.disk.load({.incarnation = 2}, s.now);
   again->check_invariants();
   EXPECT_EQ(again->job({2})->blocked + again->job({2})->waiting, 0u);
-  EXPECT_EQ(again->view().queued_tasks, s.farm.view().queued_tasks + 1) << "only where the running one is, is not known";
+  EXPECT_EQ(again->view().queued_tasks, s.farm.view().queued_tasks + 1)
+      << "only where the running one is, is not known";
   s.step(AttemptEnded{.worker = {1}, .fence = held});
   s.commit();
   EXPECT_EQ(s.disk.jobs.at({2}).progress.counts, (JobCounts{.completed = 1, .failed = 1, .cancelled = kGreat - 2}));

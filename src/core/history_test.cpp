@@ -52,7 +52,7 @@ struct World {
     for (const auto& a : out.assign) {
       auto& m = machines.at(a.worker);
       ASSERT_TRUE(!m.holds.contains(a.fence.task) || m.holds.at(a.fence.task).fence.attempt < a.fence.attempt);
-      ASSERT_TRUE(fences.insert({a.fence.task, a.fence.attempt, a.rank}).second) 
+      ASSERT_TRUE(fences.insert({a.fence.task, a.fence.attempt, a.rank}).second)
           << "an attempt is given out once: " << a.fence.task.job().value << "/" << a.fence.task.index() << "#"
           << a.fence.attempt << " rank " << a.rank;
       ASSERT_FALSE(disk.paused) << "a paused farm hands out nothing";

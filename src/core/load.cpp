@@ -1,7 +1,7 @@
 // The live state out of what the store had. A child that was not let go is undecided, for what decides is written in
 // the same transaction; so it waits for those of its parents that live.
-#include "base/mutant.hpp"
 #include "base/mark.hpp"
+#include "base/mutant.hpp"
 #include "core/state.hpp"
 
 namespace grange::core {

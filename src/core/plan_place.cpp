@@ -115,9 +115,8 @@ std::uint32_t Planner::place(const Job& job, std::uint32_t n, const Task* task) 
     placed += done;
   }
   if (left > 0 && task == nullptr) {
-    const bool by_quota = std::all_of(job.requests.begin(), job.requests.end(), [&](RequestId r) {
-      return quota(job, s_.requests[r.value]) == 0;
-    });
+    const bool by_quota = std::all_of(job.requests.begin(), job.requests.end(),
+                                      [&](RequestId r) { return quota(job, s_.requests[r.value]) == 0; });
     if (!by_quota) {
       s_.shapes[job.shape.value].closed = stamp();
       if (tier_ == Tier::free) starved(job);

@@ -192,8 +192,8 @@ void Farm::State::settle() {
     moved.push_back(job);
     const bool looks = !job->runs.empty() && !job->gated() && job->mean_run_s >= 0 &&
                        job->counts.completed >= job->header.speculation.min_done;
-    look_at(*job, looks ? std::max(job->runs.begin()->first + straggles_after(*job), job->straggler_rest)
-                        : Instant::never());
+    look_at(*job,
+            looks ? std::max(job->runs.begin()->first + straggles_after(*job), job->straggler_rest) : Instant::never());
   }
   stale_jobs.clear();
   if (!policy->by_priority()) return;

@@ -38,8 +38,8 @@ struct JobProgressed {
 // How often a task failed, by class.
 using FailureCounts = std::array<std::uint8_t, kCountedClasses>;
 
-// A task that will run, or runs, as something that its job's range does not imply: attempt > 1, paused by hand, or let go
-// one by one by the tasks that it waited for. Replaces an earlier one.
+// A task that will run, or runs, as something that its job's range does not imply: attempt > 1, paused by hand, or let
+// go one by one by the tasks that it waited for. Replaces an earlier one.
 struct TaskKept {
   TaskId task;
   Attempt attempt = 1;  // the next one, or the newest that is out
@@ -104,8 +104,7 @@ struct FarmSet {
   bool paused = false;
 };
 
-using Record =
-    std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept, WorkerSeen,
-                 JobExtended, UserSet, FarmSet>;
+using Record = std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept,
+                            WorkerSeen, JobExtended, UserSet, FarmSet>;
 
 }  // namespace grange::core

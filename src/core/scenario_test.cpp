@@ -312,9 +312,7 @@ class Scenario {
   }
 
   // "wall -2h": the wall clock is put back, and no time passes.
-  void jump() {
-    now_.wall.ms += arg(0)[0] == '-' ? -millis(arg(0).substr(1)) : millis(arg(0));
-  }
+  void jump() { now_.wall.ms += arg(0)[0] == '-' ? -millis(arg(0).substr(1)) : millis(arg(0)); }
 
   void tick() {
     const std::int64_t ms = millis(arg(0));

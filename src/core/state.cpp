@@ -1,6 +1,6 @@
-#include "base/mutant.hpp"
-#include "base/mark.hpp"
 #include "core/state.hpp"
+#include "base/mark.hpp"
+#include "base/mutant.hpp"
 
 #include <algorithm>
 
@@ -86,7 +86,8 @@ Result<> Farm::State::check_requests(const std::vector<const JobHeader*>& header
   if (fresh.empty() || in_use + fresh.size() <= limits::kRequests) return {};
   return Error{ErrorClass::rate_limited,
                "The jobs in the queue have as many different requirements as it can keep apart (" +
-                   std::to_string(limits::kRequests) + "). Round them, so that jobs share them, or wait for some to end.",
+                   std::to_string(limits::kRequests) +
+                   "). Round them, so that jobs share them, or wait for some to end.",
                {}};
 }
 
@@ -326,7 +327,8 @@ Task* Farm::State::fenced(WorkerNo worker_no, const Fence& fence) {
   const auto holds = [&](const Task& hold) {
     const HeldBy* held = hold.held();
     if (GRANGE_MUTANT("no_fencing")) return held != nullptr && held->worker == worker_no;
-    if (GRANGE_MUTANT("fence_without_worker")) return held != nullptr && hold.attempt == fence.attempt && held->epoch == fence.epoch;
+    if (GRANGE_MUTANT("fence_without_worker"))
+      return held != nullptr && hold.attempt == fence.attempt && held->epoch == fence.epoch;
     return hold.attempt == fence.attempt && held != nullptr && held->worker == worker_no && held->epoch == fence.epoch;
   };
   if (holds(*t)) return t;

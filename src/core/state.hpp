@@ -21,7 +21,7 @@
 namespace grange::core {
 
 // Where a live task is. Each state carries what only it has.
-struct Ready {};   // in its job's `again`
+struct Ready {};  // in its job's `again`
 // Paused by hand, and no worker has it.
 struct Parked {
   bool maybe_out = false;  // loaded: the journal does not tell whether this attempt was out, and may come back
@@ -35,13 +35,13 @@ struct HeldBy {
   WorkerNo worker;
   std::uint32_t position = 0;  // in Worker::held
   LeaseEpoch epoch = 0;
-  Instant started{};           // once it runs
+  Instant started{};  // once it runs
   AttemptState state = AttemptState::assigned;
   std::uint8_t alternative = 0;  // of the job's requests
   bool asked_back = false;
-  bool preempting = false;       // to be given back and parked: told so once it runs
-  bool freezing = false;         // to be frozen: told so once it runs
-  bool told = false;             // to give it back
+  bool preempting = false;  // to be given back and parked: told so once it runs
+  bool freezing = false;    // to be frozen: told so once it runs
+  bool told = false;        // to give it back
 };
 // A person's word on a task that a worker has; without a worker it is parked.
 enum class HandPause : std::uint8_t { none, freeze, requeue };
@@ -55,11 +55,11 @@ struct Task {
   FailureCounts failures{};
   std::array<WorkerNo, limits::kAvoided> avoid{};  // failed there; newest first
   std::uint32_t job_position = 0;                  // in Job::live; of an extra: its rank
-  bool extra = false;      // a further hold of a task: a gang's rank > 0, or a speculative second (rank 0)
-  bool has_extras = false;  // of the task itself
-  HandPause by_hand{};      // held: wherever it goes from here, it waits there until it is resumed
-  bool last_try = false;    // its failures are used up, and one of a pair lives on: another ends it
-  bool no_second = false;   // one was given back
+  bool extra = false;        // a further hold of a task: a gang's rank > 0, or a speculative second (rank 0)
+  bool has_extras = false;   // of the task itself
+  HandPause by_hand{};       // held: wherever it goes from here, it waits there until it is resumed
+  bool last_try = false;     // its failures are used up, and one of a pair lives on: another ends it
+  bool no_second = false;    // one was given back
   std::uint8_t unasked = 0;  // times in a row that a worker stopped it and gave it back, and nobody had asked
 
   HeldBy* held() { return std::get_if<HeldBy>(&where); }
@@ -80,7 +80,7 @@ struct Job {
   JobHeader header;
   std::vector<RequestId> requests;  // the first, then the alternatives
   User* user = nullptr;
-  std::uint32_t kind = 0;           // interned
+  std::uint32_t kind = 0;  // interned
   std::uint32_t next_index = 0;
   JobCounts counts;
   std::uint32_t assigned = 0, running = 0, delayed = 0, recovering = 0, parked = 0, frozen = 0;  // frozen: of running
@@ -90,14 +90,14 @@ struct Job {
   RangeSet skipped;                 // not handed out with the range: ended or materialized one by one
   std::uint32_t skipped_ahead = 0;  // of these, from next_index on
   WallMs started{}, ended{};
-  Instant submitted{};              // or loaded
-  bool cancelled = false;           // what was never handed out; of an `each` job, others may still run
+  Instant submitted{};     // or loaded
+  bool cancelled = false;  // what was never handed out; of an `each` job, others may still run
   bool dirty = false;
   JobProgressed kept;  // what is in the journal of it
 
   // What holds all of it back.
-  bool opened = true;      // what it waits for as a whole is there; never taken back
-  bool too_early = false;  // not_before is still to come
+  bool opened = true;              // what it waits for as a whole is there; never taken back
+  bool too_early = false;          // not_before is still to come
   Instant starts_at{}, ends_at{};  // its timers; another was of an earlier life of it
   bool paused = false;
   // Live jobs that wait for it, or for tasks of it, those for tasks first.
@@ -112,23 +112,23 @@ struct Job {
   bool tells_of_tasks() const { return !children.empty() && children.begin()->target != Dependency::kAll; }
 
   // Fairness and measure (fair.hpp).
-  double used = 0;           // resource-seconds of its ended attempts, over its weight
-  double mean_run_s = -1;    // of its completed tasks, decayed; < 0: none yet
-  std::uint32_t holds = 0;   // attempts out, extras too
-  double holding = 0;        // resources of these
-  double in_flight = 0;      // what they are expected to use, over no weight
-  int boost = 0;             // by ageing
-  Instant waits_from{};      // since it became ready, or was served last
+  double used = 0;          // resource-seconds of its ended attempts, over its weight
+  double mean_run_s = -1;   // of its completed tasks, decayed; < 0: none yet
+  std::uint32_t holds = 0;  // attempts out, extras too
+  double holding = 0;       // resources of these
+  double in_flight = 0;     // what they are expected to use, over no weight
+  int boost = 0;            // by ageing
+  Instant waits_from{};     // since it became ready, or was served last
   ShapeId shape{};
-  Flow* flow = nullptr;      // where it is counted, from the first time that it is ready
-  int at_level = 0;          // of that flow
-  double key = 0;            // its place in the flow
-  bool queued = false;       // it is in the flow's queues
-  bool stale = false;        // its books changed since its key was made
+  Flow* flow = nullptr;  // where it is counted, from the first time that it is ready
+  int at_level = 0;      // of that flow
+  double key = 0;        // its place in the flow
+  bool queued = false;   // it is in the flow's queues
+  bool stale = false;    // its books changed since its key was made
   // Its running tasks that have no second attempt, by their start; only where they may get one.
   std::set<std::pair<Instant, std::uint32_t>> runs;
-  Instant straggler_at = Instant::never();  // its place in State::speculating; never: it is not there
-  Instant straggler_rest{};                 // not looked at before: no room was found
+  Instant straggler_at = Instant::never();             // its place in State::speculating; never: it is not there
+  Instant straggler_rest{};                            // not looked at before: no room was found
   std::pair<Instant, std::uint32_t> straggler_from{};  // the one that was looked at last, when there were too many
   mutable PlanNote note;
 
@@ -160,9 +160,7 @@ struct Job {
     return (each() ? 0 : fresh()) + static_cast<std::uint32_t>(again.size() + picky.size());
   }
   // It belongs into the queues of ready work.
-  bool wanted() const {
-    return ready() > 0 && (header.max_running == 0 || assigned + running < header.max_running);
-  }
+  bool wanted() const { return ready() > 0 && (header.max_running == 0 || assigned + running < header.max_running); }
   bool all_ended() const { return !header.open && counts.ended() == header.count; }
   JobState state() const {
     if (all_ended()) {
@@ -223,7 +221,7 @@ struct Worker {
   double success = 1, mean_run_us = 0;  // decayed by 1/16 an attempt
   std::unordered_map<std::uint32_t, KindRecord> kinds;
   std::uint32_t failed_in_a_row = 0;
-  std::uint32_t suspicious = 0;                // of these, what others could have done
+  std::uint32_t suspicious = 0;               // of these, what others could have done
   std::uint32_t quarantines = 0;              // in a row
   Instant quarantined_until{};                // not before: nothing new goes there
   bool on_trial = false;                      // out of quarantine, one task at a time until one completes
@@ -245,11 +243,11 @@ struct User {
   std::uint32_t no = 0;  // by arrival
   std::string name;
   UserLimits limits;
-  bool limited = false;       // has limits of its own, in the journal
-  std::uint32_t jobs = 0;     // live
-  std::uint64_t queued = 0;   // tasks not ended
-  Load load;                  // of all that workers hold for it, extras too
-  double used = 0;            // resource-seconds of ended attempts, over its weight
+  bool limited = false;      // has limits of its own, in the journal
+  std::uint32_t jobs = 0;    // live
+  std::uint64_t queued = 0;  // tasks not ended
+  Load load;                 // of all that workers hold for it, extras too
+  double used = 0;           // resource-seconds of ended attempts, over its weight
   Bucket starts, submits;
   mutable UserNote note;
   std::uint64_t idle_since = 0;  // a counter; 0: has jobs or limits of its own
@@ -270,8 +268,8 @@ inline Instant lease_clock(Now now) {
 }
 
 struct RequestUse {
-  std::uint32_t jobs = 0;         // live jobs that have it, once for each of their alternatives
-  std::uint64_t idle_since = 0;   // a counter
+  std::uint32_t jobs = 0;        // live jobs that have it, once for each of their alternatives
+  std::uint64_t idle_since = 0;  // a counter
 };
 
 struct Farm::State {
@@ -306,12 +304,12 @@ struct Farm::State {
   std::vector<Shape> shapes;  // by ShapeId
   std::map<std::pair<std::vector<RequestId>, std::uint32_t>, ShapeId> shape_ids;
   std::vector<ShapeId> free_shapes;
-  std::vector<JobNo> stale_jobs;  // their keys are made anew before the next plan
-  std::vector<Worker*> open;      // hold less than their window, connected or not
+  std::vector<JobNo> stale_jobs;                    // their keys are made anew before the next plan
+  std::vector<Worker*> open;                        // hold less than their window, connected or not
   std::set<std::pair<Instant, JobNo>> speculating;  // jobs that may want second attempts, by when to look
-  std::uint64_t fleet = 1;        // grows when a worker says hello
+  std::uint64_t fleet = 1;                          // grows when a worker says hello
   Instant aged_at{};
-  Instant clock{};                // of the last step or plan
+  Instant clock{};  // of the last step or plan
   WallMs wall{};
   // What the last plans found out: scratch of the planner, no truth.
   mutable std::uint64_t plan_no = 0;
@@ -378,22 +376,22 @@ struct Farm::State {
   void touch(Job& job);
   void index(Job& job);  // keeps `ready` true after the count or a gate changed
   void reindex();
-  void enrol(Job& job);   // once its header and requests are filled
-  void forget(Job& job);  // before it is erased from `jobs`
-  void settle();          // keys follow the books
+  void enrol(Job& job);        // once its header and requests are filled
+  void forget(Job& job);       // before it is erased from `jobs`
+  void settle();               // keys follow the books
   void touch_books(Job& job);  // they changed
   // Keeps Job::runs: after the task began to run or to rest, after its second came or went, and before it leaves.
   void watch_run(Job& job, const Task& task, bool leaves = false);
   Micros straggles_after(const Job& job) const;
   void look_at(Job& job, Instant at);  // for stragglers
-  void served(Job& job);  // it was handed out: it waits anew
-  void age(Now now);      // boosts what waited long
-  void watch_room(Worker& w);  // after its window, or what it holds, changed
-  void close_room(Worker& w);  // before it is erased
-  void check_ready() const;    // asserts
+  void served(Job& job);               // it was handed out: it waits anew
+  void age(Now now);                   // boosts what waited long
+  void watch_room(Worker& w);          // after its window, or what it holds, changed
+  void close_room(Worker& w);          // before it is erased
+  void check_ready() const;            // asserts
 
   User& user_of(const std::string& name);
-  void rest(User& user);  // if nothing needs it any more
+  void rest(User& user);                           // if nothing needs it any more
   std::uint32_t kind_of(const std::string& name);  // counts a job of it
   void release_kind(std::uint32_t kind);
   void add_timer(const Timer& timer);  // drops those that are of no use any more, once they may be the most
@@ -414,20 +412,22 @@ struct Farm::State {
   Task& add_task(Job& job, std::uint32_t index);
   Task& materialize(Job& job, std::uint32_t index);  // out of the range, before its turn; the caller puts it somewhere
   void drop_task(Job& job, Task& task);
-  void leave(Job& job, Task& task);  // out of where it is now; the caller puts it somewhere
+  void leave(Job& job, Task& task);   // out of where it is now; the caller puts it somewhere
   void detach(Job& job, Task& hold);  // from its worker
   void hold(Job& job, Task& task, Worker& w, LeaseEpoch epoch, AttemptState state, std::uint8_t alternative = 0);
   void make_ready(Job& job, Task& task);
   void park(Job& job, Task& task);
   void delay(Job& job, Task& task, Millis wait, Now now);
 
-  // A further hold of a held task (extras.cpp): rank > 0 of its gang, or with an attempt of its own a speculative second.
+  // A further hold of a held task (extras.cpp): rank > 0 of its gang, or with an attempt of its own a speculative
+  // second.
   Task& add_extra(Job& job, Task& task, Worker& w, LeaseEpoch epoch, Attempt attempt, std::uint32_t rank,
                   std::uint8_t alternative = 0);
   // Hands out a speculative second attempt of a running task, with its record and its message.
   void start_second(Task& task, Worker& w, std::uint8_t alternative, Effects& effects);
   void drop_extra(Job& job, Task& extra);
-  void drop_extras(Job& job, Task& task, WorkerNo but, BodyRef reason, Now now, Effects& effects);  // but: knows already
+  void drop_extras(Job& job, Task& task, WorkerNo but, BodyRef reason, Now now,
+                   Effects& effects);  // but: knows already
   void promote(Job& job, Task& task);  // its second takes its place
   static bool gang(const Job& job) { return job.header.nodes > 1; }
   template <class F>

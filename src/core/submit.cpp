@@ -42,8 +42,8 @@ Result<> check_header(const JobHeader& h, WallMs now) {
   return {};
 }
 
-// Where any of several parents is enough, a task is let go at once, whatever else is ready: nothing but its record would
-// tell after a restart that one of them did well.
+// Where any of several parents is enough, a task is let go at once, whatever else is ready: nothing but its record
+// would tell after a restart that one of them did well.
 constexpr std::uint32_t kEachOfAny = 100'000;
 
 Result<> check_each(const JobHeader& h, std::uint64_t count) {
@@ -132,8 +132,8 @@ StepAnswer Farm::State::submit(const SubmitJob* first, std::size_t n, Now now, E
     const double need = std::min(ask.jobs, rate);  // a graph larger than a minute's worth waits for a full minute
     if (u.submits.tokens + 1e-9 < need) {
       const auto wait = static_cast<std::int64_t>(std::ceil((need - u.submits.tokens) * 60 / rate));
-      Error error = limited("User " + shown(u) + " may submit " + std::to_string(rate) + (rate == 1 ? " job" : " jobs") +
-                            " a minute. Try again in " + std::to_string(wait) + " s.");
+      Error error = limited("User " + shown(u) + " may submit " + std::to_string(rate) +
+                            (rate == 1 ? " job" : " jobs") + " a minute. Try again in " + std::to_string(wait) + " s.");
       error.details = "{\"retry_in_ms\":" + std::to_string(wait * 1000) + "}";
       return refuse(std::move(error));
     }

@@ -36,7 +36,8 @@ inline constexpr std::size_t kCountedClasses = 8;  // those an attempt can fail 
 // Where in its life an attempt was (Stage in wire.proto).
 enum class Stage : std::uint8_t { none = 0, reserve = 1, startup = 2, download = 3, execute = 4, upload = 5 };
 
-// Whose doing a failure is: the job's own (its code, its limits, its user) or the system's (machines, engines, network).
+// Whose doing a failure is: the job's own (its code, its limits, its user) or the system's (machines, engines,
+// network).
 enum class Fault : std::uint8_t { none, job, system };
 Fault fault_of(FailureClass c, Stage stage);
 
@@ -86,9 +87,9 @@ struct Capacity {
   std::uint32_t gpus_milli = 0;
   Bytes memory = 0;
   Bytes disk = 0;
-  Bytes gpu_memory = 0;                                          // of its smallest GPU
-  std::vector<std::string> engines = {};                         // sorted
-  std::vector<std::string> models = {};                          // sorted
+  Bytes gpu_memory = 0;                   // of its smallest GPU
+  std::vector<std::string> engines = {};  // sorted
+  std::vector<std::string> models = {};   // sorted
   std::string pool = "standard";
   std::vector<std::pair<std::string, std::string>> labels = {};  // sorted by key
   Millis life{0};                                                // from its hello on; 0: no end known
@@ -152,7 +153,7 @@ struct JobHeader {
 // What one user may have at once; 0: no limit.
 struct UserLimits {
   std::uint32_t weight_milli = 1000;
-  std::uint32_t max_running = 0;         // tasks held by workers
+  std::uint32_t max_running = 0;  // tasks held by workers
   std::uint32_t max_cpus_milli = 0;
   std::uint32_t max_gpus_milli = 0;
   std::uint64_t max_queued = 0;          // tasks that wait or run

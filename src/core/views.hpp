@@ -32,8 +32,8 @@ struct TaskView {
   Attempt attempt = 0;  // 0: never tried
   std::uint16_t failures = 0, crashes = 0;
   WorkerNo worker{};
-  WorkerNo second{};  // runs a speculative attempt of it
-  WallMs ready_at{};  // delayed
+  WorkerNo second{};     // runs a speculative attempt of it
+  WallMs ready_at{};     // delayed
   bool by_hand = false;  // paused by a person
 };
 

@@ -1,6 +1,6 @@
 // Workers come, stay and go: leases, what they hold, and quarantine.
-#include "base/mutant.hpp"
 #include "base/mark.hpp"
+#include "base/mutant.hpp"
 #include "core/state.hpp"
 
 namespace grange::core {
@@ -39,7 +39,8 @@ StepAnswer Farm::State::on(const WorkerHello& e, Now now, Effects& effects) {
     const auto* parked = t != nullptr ? std::get_if<Parked>(&t->where) : nullptr;
     // Only what a server before this one gave out can be recovering: a later epoch is an invention. The other ranks of
     // a gang are not known any more, so it is not adopted.
-    if (mine == nullptr && t != nullptr && t->attempt == fence.attempt && (fence.epoch < options.incarnation << 40 || GRANGE_MUTANT("adopts_unknown_epoch")) &&
+    if (mine == nullptr && t != nullptr && t->attempt == fence.attempt &&
+        (fence.epoch < options.incarnation << 40 || GRANGE_MUTANT("adopts_unknown_epoch")) &&
         (std::holds_alternative<Recovering>(t->where) || (delayed != nullptr && delayed->maybe_out) ||
          (parked != nullptr && parked->maybe_out)) &&
         !gang(*job(t->id.job()))) {

@@ -87,8 +87,8 @@ struct Turn::Impl {
   Result<Known> known_job(const core::JobBody& body, Now now);
   Result<Known> known_key(const core::JobBody& body);
   Result<Known> known_word(const core::JobBody& body, Now now);
-  // Of an ended job, from its next_index on: tasks with an outcome of their own, ascending, and those that were cancelled
-  // as a range before they were ever handed out, which have none.
+  // Of an ended job, from its next_index on: tasks with an outcome of their own, ascending, and those that were
+  // cancelled as a range before they were ever handed out, which have none.
   struct Beyond {
     std::vector<std::uint32_t> with_outcome;
     RangeSet without;

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <map>
 
-#include "base/mutant.hpp"
 #include "base/mark.hpp"
+#include "base/mutant.hpp"
 #include "queue/turn_impl.hpp"
 
 namespace grange::queue {
@@ -185,7 +185,8 @@ Result<Turn::Impl::Known> Turn::Impl::known_job(const core::JobBody& body, Now n
 
 Result<Turn::Impl::Known> Turn::Impl::known_key(const core::JobBody& body) {
   if (body.key.empty()) return Known{};
-  if (const auto it = uncommitted.find("k" + body.key); it != uncommitted.end() && !GRANGE_MUTANT("no_dedupe_before_commit")) {
+  if (const auto it = uncommitted.find("k" + body.key);
+      it != uncommitted.end() && !GRANGE_MUTANT("no_dedupe_before_commit")) {
     if (it->second.digest != body.digest) return conflict("key", body.key);
     GRANGE_MARK("key_of_job_not_on_disk");
     return Known(SubmitCall::Answer{it->second.job, it->second.id, true});

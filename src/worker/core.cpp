@@ -27,7 +27,6 @@ std::string bad_extras(const Run& run) {
   return {};
 }
 
-
 // But for sizes: labels, pool and model.
 bool meets(const CoreOptions& worker, const pb::Requirements& asks) {
   const auto has = [&](const auto& label) {
@@ -35,7 +34,8 @@ bool meets(const CoreOptions& worker, const pb::Requirements& asks) {
     return it != worker.labels.end() && (label.second == "*" || label.second == it->second);
   };
   if (!asks.pool().empty() && asks.pool() != (worker.pool.empty() ? "standard" : worker.pool)) return false;
-  if (!asks.model().empty() && std::find(worker.models.begin(), worker.models.end(), asks.model()) == worker.models.end())
+  if (!asks.model().empty() &&
+      std::find(worker.models.begin(), worker.models.end(), asks.model()) == worker.models.end())
     return false;
   return std::all_of(asks.labels().begin(), asks.labels().end(), has) &&
          std::none_of(asks.not_labels().begin(), asks.not_labels().end(), has);

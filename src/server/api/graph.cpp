@@ -75,9 +75,9 @@ Result<std::vector<JobFile>> read_graph_file(std::string_view text) {
     if (!file) {
       const json::value* name = list[i].get_object().if_contains("name");
       const bool named = name != nullptr && name->is_string() && !name->get_string().empty();
-      return std::move(file).error().with_context(
-          named ? "Job \"" + cut_utf8(std::string(name->get_string()), 64) + "\""
-                : fmt::format("Job {} of the graph", i + 1));
+      return std::move(file).error().with_context(named
+                                                      ? "Job \"" + cut_utf8(std::string(name->get_string()), 64) + "\""
+                                                      : fmt::format("Job {} of the graph", i + 1));
     }
     out.push_back(std::move(*file));
   }
