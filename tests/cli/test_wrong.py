@@ -187,10 +187,11 @@ def test_tokens(tmp_path):
 
 
 def running(pid):
-    return (
-        os.path.exists(f"/proc/{pid}")
-        and pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    )
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended between the opening and the reading
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
 
 
 def test_up_stops_cleanly(tmp_path):
