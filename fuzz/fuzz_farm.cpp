@@ -88,7 +88,7 @@ struct World {
         core::Capacity c{.slots = 1 + in.below(4), .cpus_milli = 1000 * (1 + in.below(4))};
         c.engines = {"builtin", "python"};
         core::WorkerHello e{WorkerNo{1 + in.below(4)}, c, 1 + in.below(8), {}};
-        for (std::uint32_t n = in.below(4); n > 0; --n) e.held.emplace_back(pick(in).second, in.flip());
+        for (std::uint32_t n = in.below(4); n > 0; --n) e.held.push_back({pick(in).second, in.flip()});
         return e;
       }
       case 3:

@@ -451,8 +451,7 @@ void ClientActor::pause(Job& job, bool on, std::optional<std::uint32_t> index) {
 }
 
 void ClientActor::extend(Job& job, std::uint32_t count, bool close) {
-  // Not idempotent: an answer that is lost may mean so many more. The auditor counts what could be there.
-  auditor_.wants_more(job.key, count * 50);
+  auditor_.wants_more(job.key, count);
   job.count += count;
   if (close) job.open = false;
   ask(
@@ -463,6 +462,7 @@ void ClientActor::extend(Job& job, std::uint32_t count, bool close) {
         e.set_job_id(std::to_string(job.no.value));
         e.set_count(count);
         e.set_close(close);
+        e.set_key(std::to_string(id));  // the same bytes again are the same request
         return wire::encode(frame);
       },
       [](const pb::Response& r) {

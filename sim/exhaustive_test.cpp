@@ -204,7 +204,7 @@ class SmallFarm {
   core::WorkerHello hello(std::uint32_t w) const {
     core::WorkerHello out{.worker = WorkerNo{w + 1}, .capacity = {}, .window = 1, .held = {}};
     out.capacity.engines = {"command"};
-    for (const auto& [task, hold] : workers_[w].holds) out.held.emplace_back(hold.fence, hold.state > 0);
+    for (const auto& [task, hold] : workers_[w].holds) out.held.push_back({hold.fence, hold.state > 0});
     return out;
   }
 

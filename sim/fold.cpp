@@ -21,6 +21,8 @@ void Fold::apply(const std::vector<core::Record>& records) {
       Job& job = jobs_[e->task.job()];
       job.outcomes[e->task.index()] = *e;
       job.kept.erase(e->task.index());
+    } else if (const auto* x = std::get_if<core::JobExtended>(&record)) {
+      if (!x->key.empty()) jobs_[x->job].extends[x->key] = x->first + x->count;
     } else if (const auto* r = std::get_if<core::TaskReopened>(&record)) {
       jobs_[r->task.job()].outcomes.erase(r->task.index());
     } else if (const auto* u = std::get_if<core::UserSet>(&record)) {
@@ -60,6 +62,11 @@ std::string Fold::differs(store::Reader& reader) const {
           it->second.failure != o.failure)
         return fmt::format("task {}/{}: the store's outcome is not the recorded one", no.value, o.task.index());
     }
+    for (const auto& [key, total] : job.extends) {
+      const auto known = reader.find_extend(no, key);
+      if (!known || *known != total)
+        return fmt::format("job {}: the store does not know what was added with key {}", no.value, key);
+    }
     auto kept = reader.kept(no);
     if (!kept) return "kept tasks cannot be read: " + kept.error().message;
     if (kept->size() != job.kept.size())
@@ -68,7 +75,7 @@ std::string Fold::differs(store::Reader& reader) const {
     for (const auto& k : *kept) {
       const auto it = job.kept.find(k.task.index());
       if (it == job.kept.end() || it->second.attempt != k.attempt || it->second.parked != k.parked ||
-          it->second.failures != k.failures || it->second.ready_at != k.ready_at)
+          it->second.requeue != k.requeue || it->second.failures != k.failures || it->second.ready_at != k.ready_at)
         return fmt::format("task {}/{}: what the store keeps of it is not what was recorded", no.value, k.task.index());
     }
   }

@@ -22,6 +22,7 @@ class Fold {
     core::JobProgressed progress;
     std::map<std::uint32_t, core::TaskEnded> outcomes;
     std::map<std::uint32_t, core::TaskKept> kept;
+    std::map<std::string, std::uint32_t> extends;  // by key: what each was answered
   };
   std::map<JobNo, Job> jobs_;
   std::map<std::string, core::UserLimits> users_;

@@ -46,6 +46,7 @@ class WorkerSession : public std::enable_shared_from_this<WorkerSession> {
     Attempt attempt = 0;
     LeaseEpoch epoch = 0;
     bool started = false;
+    std::uint32_t alternative = 0;
   };
   void heard_from(const pb::WorkerHello& hello);
   void ask_queue(bool resumed);

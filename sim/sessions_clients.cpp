@@ -189,6 +189,7 @@ void Sessions::request(ConnId conn, pb::Request& in) {
       call.job = JobNo{number(in.extend().job_id())};
       call.count = in.extend().count();
       call.close = in.extend().close();
+      call.key = in.extend().key();
       call.done = answer<std::uint32_t>(count);
       return put(std::move(call));
     }

@@ -39,7 +39,8 @@ void WorkerSession::begin(ConnId conn, const pb::Hello& hello) {
   heard_from(hello.worker());
   for (const pb::Held& held : hello.worker().held()) {
     const Fence fence = server::to_fence(held);
-    held_[fence.task] = {.attempt = fence.attempt, .epoch = fence.epoch, .started = held.running()};
+    held_[fence.task] = {
+        .attempt = fence.attempt, .epoch = fence.epoch, .started = held.running(), .alternative = held.alternative()};
   }
   ask_queue(false);
 }
@@ -74,7 +75,9 @@ void WorkerSession::ask_queue(bool resumed) {
   call.body = {.id = worker_id_, .name = worker_id_, .manifest = {}};
   call.capacity = capacity_;
   call.window = window_;
-  for (const auto& [task, held] : held_) call.held.push_back({Fence{task, held.attempt, held.epoch}, held.started});
+  for (const auto& [task, held] : held_) {
+    call.held.push_back({Fence{task, held.attempt, held.epoch}, held.started, held.alternative});
+  }
   call.done = owner_.answer<queue::HelloCall::Answer>(
       [weak = weak_from_this(), resumed, round = ++round_](Result<queue::HelloCall::Answer> answer) {
         if (const auto self = weak.lock()) self->welcome(std::move(answer), resumed, round);
@@ -147,7 +150,7 @@ void WorkerSession::lost() {
 
 void WorkerSession::assign(queue::Assign& a) {
   const JobNo job = a.fence.task.job();
-  held_[a.fence.task] = {.attempt = a.fence.attempt, .epoch = a.fence.epoch};
+  held_[a.fence.task] = {.attempt = a.fence.attempt, .epoch = a.fence.epoch, .alternative = a.alternative};
   if (remember_spec(job)) {
     if (const auto spec = owner_.spec(job)) {
       pb::SpecOrder& order = *orders().add_specs();
@@ -162,6 +165,7 @@ void WorkerSession::assign(queue::Assign& a) {
   order.set_task(a.fence.task.packed);
   order.set_attempt(a.fence.attempt);
   order.set_epoch(a.fence.epoch);
+  order.set_alternative(a.alternative);
   if (!a.args.empty()) order.set_args(std::move(a.args));
   if (a.has_checkpoint) {
     GRANGE_MARK("assigned_with_checkpoint");
@@ -333,6 +337,13 @@ void WorkerSession::report(pb::WorkerReport& in) {
         {Fence{{c.task()}, c.attempt(), c.epoch()}, {.data = std::move(*c.mutable_data()), .data_sha256 = {}}});
   call.window = std::min(in.window(), limits::kWindow);
   if (call.window != 0) window_ = call.window;
+  if (in.has_manifest()) {
+    if (auto capacity = server::to_capacity(in.manifest())) {
+      GRANGE_MARK("worker_offers_something_else");
+      capacity_ = *capacity;
+      call.offer = {.body = {.id = worker_id_, .name = worker_id_, .manifest = {}}, .capacity = std::move(*capacity)};
+    }
+  }
   owner_.put(std::move(call));
   flush();
 }

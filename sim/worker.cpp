@@ -123,15 +123,8 @@ void WorkerActor::up(ConnId conn) {
   me.set_name(id_);
   me.set_window(core_->window());
   me.set_draining(core_->draining());
-  pb::Manifest& m = *me.mutable_manifest();
-  m.set_hostname(id_);
-  m.set_slots(machine_.slots);
-  m.set_cpus_milli(machine_.slots * 1000);
-  m.set_memory_bytes(machine_.memory);
-  m.set_disk_bytes(100 * GiB);
-  for (std::uint32_t i = 0; i < machine_.gpus; ++i) m.add_gpus()->set_memory_bytes(8 * GiB);
-  for (const char* engine : {"builtin", "command"}) m.add_engines(engine);
-  (*m.mutable_labels())["zone"] = machine_.zone;
+  fill(*me.mutable_manifest());
+  model_said_ = has_model();
   core_->list_held(*me.mutable_held());
   // A liar claims what no server before this one gave out.
   for (std::size_t i = 0; liar_ && i < 6 && !rumours_.fences.empty(); ++i) {
@@ -145,6 +138,19 @@ void WorkerActor::up(ConnId conn) {
     h.set_running(true);
   }
   transmit(session_.unnumbered(frame));
+}
+
+// A model comes and goes, which nothing here needs.
+void WorkerActor::fill(pb::Manifest& m) const {
+  m.set_hostname(id_);
+  m.set_slots(machine_.slots);
+  m.set_cpus_milli(machine_.slots * 1000);
+  m.set_memory_bytes(machine_.memory);
+  m.set_disk_bytes(100 * GiB);
+  for (std::uint32_t i = 0; i < machine_.gpus; ++i) m.add_gpus()->set_memory_bytes(8 * GiB);
+  for (const char* engine : {"builtin", "command"}) m.add_engines(engine);
+  (*m.mutable_labels())["zone"] = machine_.zone;
+  if (has_model()) m.add_models("m");
 }
 
 void WorkerActor::transmit(std::string bytes) {
@@ -256,6 +262,12 @@ void WorkerActor::watch() {
         beat.set_running(core_->running());
         beat.set_window(core_->window());
         transmit(session_.unnumbered(frame));
+        if (has_model() != model_said_ && !session_.full()) {
+          pb::Frame news;
+          fill(*news.mutable_report()->mutable_manifest());
+          model_said_ = has_model();
+          transmit(session_.number(news));
+        }
       }
     }
     core_->check_invariants();

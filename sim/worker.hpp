@@ -88,6 +88,8 @@ class WorkerActor {
   void flush();
   void lie();
   void transmit(std::string bytes);
+  void fill(pb::Manifest& m) const;
+  bool has_model() const { return world_.mono().us / 40'000'000 % 2 == 1; }
   Script script(const pb::JobSpec& spec) const;
 
   World& world_;
@@ -106,6 +108,7 @@ class WorkerActor {
   wire::Session session_;
   std::string session_id_;
   ConnId conn_ = 0;
+  bool model_said_ = false;
   bool welcomed_ = false, dialing_ = false, flush_posted_ = false, leaving_ = false;
   std::uint64_t life_ = 0, sessions_ = 0, next_executor_ = 1, value_ = 0;
   std::uint32_t tries_ = 0;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -152,6 +153,7 @@ class OpenMap:
                 request = pb.Request()
                 request.extend.job_id = self._job_id
                 request.extend.close = True
+                request.extend.key = uuid.uuid4().hex
                 self._farm._connection.call(request)
             self._closed = True
             with self._changed:
@@ -201,6 +203,7 @@ class OpenMap:
                     request = pb.Request()
                     request.extend.job_id = self._job_id
                     request.extend.count = len(arguments)
+                    request.extend.key = uuid.uuid4().hex  # sent again after a reconnect, it adds nothing
                     add_payloads(request.extend.payloads, arguments)
                     self._farm._connection.call(request)
             except BaseException:

@@ -11,7 +11,8 @@ NAMES = (
     # how often, how long
     "retries", "retry_on", "timeout", "stages", "grace", "result_ttl", "speculate",
     # what a task needs
-    "cpus", "memory", "gpus", "gpu_memory", "disk", "labels", "pool", "needs_model", "min_life", "any_of", "nodes",
+    "cpus", "memory", "gpus", "gpu_memory", "disk", "labels", "pool", "needs_model", "context", "min_life", "any_of",
+    "nodes",
     # whose turn it is
     "priority", "weight", "max_running", "user",
     # when, and after what
@@ -186,10 +187,10 @@ class Options:
 
 
 _SAME_IN_FILE = (
-    "cpus", "memory", "gpus", "gpu_memory", "disk", "labels", "pool", "needs_model", "any_of", "nodes",
+    "cpus", "memory", "gpus", "gpu_memory", "disk", "labels", "pool", "needs_model", "context", "any_of", "nodes",
     "priority", "weight", "max_running", "user", "when", "unique", "speculate", "name",
 )  # fmt: skip
-_NEEDS = ("cpus", "memory", "gpus", "gpu_memory", "disk", "labels", "pool", "needs_model", "min_life")
+_NEEDS = ("cpus", "memory", "gpus", "gpu_memory", "disk", "labels", "pool", "needs_model", "context", "min_life")
 _WHEN = {
     "all_succeeded": pb.DEPENDS_ALL_SUCCEEDED,
     "all_finished": pb.DEPENDS_ALL_FINISHED,
@@ -232,6 +233,8 @@ def fill_needs(needs, values):
         needs.pool = values["pool"]
     if "needs_model" in values:
         needs.model = values["needs_model"]
+    if "context" in values:
+        needs.context = values["context"]
     if "min_life" in values:
         needs.min_life_ms = _milliseconds(values["min_life"], "min_life")
     if "labels" in values:
@@ -366,6 +369,7 @@ _CHECKS = {
     "labels": _check_labels,
     "pool": _check_text("pool"),
     "needs_model": _check_text("needs_model"),
+    "context": _check(_whole(0, 1 << 30), "context must be a whole number of tokens"),
     "min_life": lambda v: parse_seconds(v, "min_life"),
     "any_of": _check_any_of,
     "nodes": _check(_whole(1, 1024), "nodes must be a whole number from 1 to 1024"),

@@ -6,6 +6,7 @@ import base64
 import json
 import pickle
 import time
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -86,11 +87,12 @@ class Job:
         the one argument, a job of commands as text."""
         spec = self._json("GET", "/spec")
         if spec.get("encoding") != "pickle":
-            return self._json("POST", "/tasks", {"args": list(values)})["total_tasks"]
+            return self._json("POST", "/tasks", {"args": list(values), "key": uuid.uuid4().hex})["total_tasks"]
         arguments = [self._farm._argument(pack_arguments((v,), {})) for v in values]
         request = pb.Request()
         request.extend.job_id = self.id
         request.extend.count = len(arguments)
+        request.extend.key = uuid.uuid4().hex
         add_payloads(request.extend.payloads, arguments)
         return self._farm._connection.call(request).job.count
 

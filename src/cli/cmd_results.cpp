@@ -110,7 +110,7 @@ int show(Context& context, const std::string& name, const std::string& out) {
   } else {
     each_result(rest, ref.job,
                 [&](const json::value& result) { show_one(context, rest, result, folder_of(result), shown); });
-    if (!job_ended(job)) waiting = num(job, "pending_tasks") + num(job, "running_tasks");
+    if (!job_ended(job)) waiting = num(job, "pending_tasks") + num(job, "assigned_tasks") + num(job, "running_tasks");
   }
   std::fflush(stdout);
   if (!out.empty() && !context.json)

@@ -61,8 +61,8 @@ int submit(Context& context, const Options& options, const JobFlags& flags) {
 constexpr const char* kHelp =
     R"(Keys of a job file: name, engine, command, script, count, args, args_file, env, files_in,
 files_out, stdin, user, key, unique, builtin, python, model, priority, weight, max_running,
-cpus, memory, gpus, gpu_memory, disk, labels, pool, needs_model, min_life, any_of, nodes,
-after, when, not_before, start_in, deadline, finish_in, open, timeout, grace, stages,
+cpus, memory, gpus, gpu_memory, disk, labels, pool, needs_model, context, min_life, any_of,
+nodes, after, when, not_before, start_in, deadline, finish_in, open, timeout, grace, stages,
 retries, retry, fail_fast, speculate, result_ttl. docs/jobs.md says what each means.
 In command and script, {} is the task's argument and {index} its number; in a script {} is
 one word of the shell, quoted for you.

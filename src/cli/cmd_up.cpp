@@ -14,6 +14,7 @@
 #include "cli/term.hpp"
 #include "cli/version.hpp"
 #include "cli/workers_of_up.hpp"
+#include "worker/services/service_config.hpp"
 
 namespace grange::cli {
 namespace {
@@ -26,7 +27,8 @@ struct Options {
   int slots = 0;
   int health_port = -1;  // not given
   std::string name, python, pool, life;
-  std::vector<std::string> models;
+  std::vector<std::string> models, services;
+  bool no_probe = false;
 };
 
 std::string host_name() {
@@ -56,6 +58,8 @@ std::vector<std::vector<std::string>> worker_arguments(const Options& options, c
     if (!options.python.empty()) one.insert(one.end(), {"--python", options.python});
     if (!options.pool.empty()) one.insert(one.end(), {"--pool", options.pool});
     for (const std::string& model : options.models) one.insert(one.end(), {"--model", model});
+    for (const std::string& service : options.services) one.insert(one.end(), {"--service", service});
+    if (options.no_probe) one.push_back("--no-probe");
     if (!options.life.empty()) one.insert(one.end(), {"--life", options.life});
     if (!options.name.empty() || options.workers > 1) {
       const std::string name = options.name.empty() ? host_name() : options.name;
@@ -131,6 +135,7 @@ int stop(net::Loop& loop, std::unique_ptr<server::Server>& server, WorkerProcess
 }
 
 int up(Context& context, Options& options) {
+  for (const std::string& service : options.services) take(worker::parse_service(service));
   const server::ServerOptions server_options = options.server.settle(context, "up");
   const SignalQueue signals;
   net::Loop loop;
@@ -184,6 +189,13 @@ void add_up(CLI::App& app, Context& context) {
   sub->add_option("--model", options->models, "A model that they have ready, any number of times")
       ->type_name("NAME")
       ->allow_extra_args(false);
+  sub->add_option(
+         "--service", options->services,
+         "An AI service of theirs as KIND=URL or NAME:KIND=URL (ollama, llamacpp, openai, comfyui), any number "
+         "of times; GRANGE_SERVICES adds to them")
+      ->type_name("KIND=URL")
+      ->allow_extra_args(false);
+  sub->add_flag("--no-probe", options->no_probe, "Do not look for AI services at their usual ports");
   sub->add_option("--life", options->life, "How long the workers are lent; then they drain (default: no end)")
       ->type_name("DURATION");
   sub->add_option("--health-port", options->health_port,

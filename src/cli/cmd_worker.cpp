@@ -9,6 +9,7 @@
 #include "cli/logging.hpp"
 #include "cli/parse.hpp"
 #include "cli/server_options.hpp"
+#include "worker/services/service_config.hpp"
 #include "worker/worker.hpp"
 
 namespace grange::cli {
@@ -18,7 +19,8 @@ struct Options {
   std::string name, data, python, log_format = "human", log_level = "info", drain = "8s";
   std::uint32_t slots = 0;
   int health_port = 9090;
-  std::vector<std::string> labels, models;
+  std::vector<std::string> labels, models, services;
+  bool no_probe = false;
   std::string pool, life;
 };
 
@@ -38,6 +40,9 @@ int work(const Context& context, const Options& options) {
   for (const std::string& label : options.labels) out.labels.insert(take(parse_setting(label)));
   out.pool = options.pool;
   out.models = options.models;
+  for (const std::string& service : options.services) take(worker::parse_service(service));
+  out.services = options.services;
+  out.probe = !options.no_probe;
   if (!options.life.empty()) out.life = take(parse_duration(options.life));
   return worker::run_worker(std::move(out));
 }
@@ -67,6 +72,13 @@ void add_worker(CLI::App& app, Context& context) {
   sub->add_option("--model", options->models, "A model that it has ready, any number of times")
       ->type_name("NAME")
       ->allow_extra_args(false);
+  sub->add_option(
+         "--service", options->services,
+         "An AI service as KIND=URL or NAME:KIND=URL (ollama, llamacpp, openai, comfyui), any number of times; "
+         "GRANGE_SERVICES adds to them")
+      ->type_name("KIND=URL")
+      ->allow_extra_args(false);
+  sub->add_flag("--no-probe", options->no_probe, "Do not look for AI services at their usual ports");
   sub->add_option("--life", options->life, "How long this machine is lent; then it drains (default: no end)")
       ->type_name("DURATION");
   sub->add_option("--drain", options->drain, "How long tasks may finish after Ctrl-C (default 8s)")

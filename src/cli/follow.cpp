@@ -9,8 +9,8 @@
 #include <thread>
 
 #include "cli/exit.hpp"
-#include "cli/sse.hpp"
 #include "cli/term.hpp"
+#include "wire/sse.hpp"
 
 namespace grange::cli {
 
@@ -104,7 +104,7 @@ json::value follow(Rest& rest, const FollowOptions& options,
   std::string cursor = options.after;
   json::value ended = nullptr;
   bool heard = false;
-  const SseParser parser([&](const SseEvent& event) {
+  const wire::SseParser parser([&](const wire::SseEvent& event) {
     boost::system::error_code ec;
     const json::value data = json::parse(event.data, ec);
     if (ec) return;
@@ -124,7 +124,7 @@ json::value follow(Rest& rest, const FollowOptions& options,
     if (options.index) path += fmt::format("&index={}", *options.index);
     if (!cursor.empty()) path += "&after=" + escape(cursor);
     heard = false;
-    SseParser reader = parser;  // a half line of a lost connection is not continued by the next one
+    wire::SseParser reader = parser;  // a half line of a lost connection is not continued by the next one
     const Result<net::ClientResponse> result = rest.stream(
         path,
         [&](std::string_view bytes) {

@@ -25,9 +25,9 @@ Error bad(std::string message) {
 const std::vector<std::string> kKeys = {
     "name", "engine", "command", "script", "count", "args", "args_file", "env", "files_in", "files_out", "stdin",
     "priority", "retries", "retry", "timeout", "cpus", "memory", "gpus", "disk", "labels", "user", "key", "fail_fast",
-    "builtin", "python", "model", "id", "encoding", "function",
+    "builtin", "python", "llm", "image", "compute", "remote", "models", "model", "id", "encoding", "function",
     // what a task needs
-    "gpu_memory", "needs_model", "pool", "min_life", "any_of", "nodes",
+    "gpu_memory", "needs_model", "context", "pool", "min_life", "any_of", "nodes",
     // when, after what, beside what
     "after", "when", "not_before", "start_in", "deadline", "finish_in", "open", "weight", "max_running", "speculate",
     "result_ttl", "grace", "unique", "stages"};

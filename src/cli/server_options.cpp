@@ -41,6 +41,9 @@ void ServerFlags::add_to(CLI::App& sub) {
       ->type_name("HOST")
       ->allow_extra_args(false);
   sub.add_option("--retain", retain, "Delete ended jobs after this long (default 7d)")->type_name("DURATION");
+  sub.add_option("--keep-runs", keep_runs, "Races that ended: keep the newest so many (default 500)")
+      ->check(between(0, 1'000'000))
+      ->type_name("N");
   sub.add_option("--log-format", log_format, "human or json (default human), on stderr");
   sub.add_option("--log-level", log_level, "trace, debug, info, warn, error or off");
 }
@@ -65,6 +68,7 @@ server::ServerOptions ServerFlags::settle(const Context& context, const char* co
                            host, command, host)};
   }
   if (!aging.empty()) options.aging = take(parse_duration(aging));
+  options.retain_runs = static_cast<std::uint64_t>(keep_runs);
   if (!retain.empty()) options.retain = take(parse_duration(retain));
   return options;
 }

@@ -19,7 +19,7 @@ std::string why_it_waits(const json::value& explanation) {
 }
 
 std::string why_it_waits(Rest& rest, const json::value& job) {
-  if (num(job, "running_tasks") > 0 || num(job, "pending_tasks") == 0) return "";
+  if (num(job, "running_tasks") + num(job, "assigned_tasks") > 0 || num(job, "pending_tasks") == 0) return "";
   return why_it_waits(rest.get(fmt::format("/api/jobs/{}/explain", escape(str(job, "id")))));
 }
 

@@ -59,8 +59,10 @@ void apply_grant(Farm::State& s, const Plan::Grant& grant, Now now, Effects& eff
     const LeaseEpoch epoch = s.next_epoch++;
     s.hold(*job, *task, *w, epoch, AttemptState::assigned, grant.alternative);
     count_start(s, *job, now);
-    effects.assign.push_back(
-        {.worker = w->no, .fence = {task->id, task->attempt, epoch}, .checkpoint = task->attempt > 1});
+    effects.assign.push_back({.worker = w->no,
+                              .fence = {task->id, task->attempt, epoch},
+                              .checkpoint = task->attempt > 1,
+                              .alternative = grant.alternative});
   }
   if (given == 0) return;
   began(s, *job, *w, now);
@@ -99,7 +101,8 @@ void apply_gang(Farm::State& s, const Plan::GangGrant& gang, Now now, Effects& e
                               .fence = {task->id, task->attempt, epoch + rank},
                               .checkpoint = task->attempt > 1,
                               .gang = number,
-                              .rank = rank});
+                              .rank = rank,
+                              .alternative = gang.alternative});
     began(s, *job, w, now);
   }
   count_start(s, *job, now);

@@ -14,6 +14,7 @@ struct SendAssign {
   bool checkpoint = false;
   std::uint32_t gang = UINT32_MAX;  // into Effects::gangs: its members' workers by rank
   std::uint32_t rank = 0;
+  std::uint8_t alternative = 0;  // of the job's requests
 };
 struct SendCancel {
   WorkerNo worker;
@@ -57,6 +58,7 @@ struct NoteJob {
   std::uint32_t running = 0;
   std::uint32_t cancelled_from = 0;
   bool paused = false, open = false;
+  std::uint32_t assigned = 0;
 };
 enum class WorkerNews : std::uint8_t { connected, disconnected, lost, left, quarantined, released };
 struct NoteWorker {

@@ -38,14 +38,26 @@ struct ExtendJob {
   bool close = false;
   BodyRef body = kNoBody;  // JobBody with the pages of the new tasks
   std::vector<Parent> parents = {};
+  std::string key = {};  // was looked up before
 };
 
-// A worker is there. `worker` is its lasting number. held: what it says it holds; true: started.
+// A worker is there. `worker` is its lasting number. held: what it says it holds.
+struct SaidHeld {
+  Fence fence;
+  bool started = false;
+  std::uint32_t alternative = 0;  // of the job's requests
+};
 struct WorkerHello {
   WorkerNo worker;
   Capacity capacity;
   std::uint32_t window = 1;
-  std::vector<std::pair<Fence, bool>> held;
+  std::vector<SaidHeld> held;
+  BodyRef body = kNoBody;
+};
+// What it offers is another now.
+struct WorkerChanged {
+  WorkerNo worker;
+  Capacity capacity;
   BodyRef body = kNoBody;
 };
 struct WorkerAlive {
@@ -161,6 +173,6 @@ struct Overslept {};
 using Event = std::variant<SubmitJob, WorkerHello, WorkerAlive, WorkerGone, WorkerDrain, WorkerWindow, AttemptStarted,
                            AttemptReturned, AttemptEnded, CheckpointTaken, CancelJob, CancelTask, RetryTasks, Tick,
                            Overslept, SubmitGraph, ExtendJob, WorkerRelease, AttemptPaused, AttemptPreempted, PauseJob,
-                           PauseTask, PauseFarm, SetUser>;
+                           PauseTask, PauseFarm, SetUser, WorkerChanged>;
 
 }  // namespace grange::core

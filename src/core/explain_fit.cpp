@@ -29,6 +29,15 @@ void never(const Worker& w, const Request& r, std::vector<Reason>& why) {
     why.push_back(
         {.code = "model", .text = "It needs the model '" + r.model + "'; this worker has " + joined(c.models) + "."});
   }
+  if (!model_fits(r, c)) {
+    const std::uint32_t most = c.context_of(r.model);
+    why.push_back({.code = "model_fit",
+                   .text = "It needs the model '" + r.model + "' with a context of " +
+                           words::count(r.context, "token") + "; on this worker it fits with at most " +
+                           words::count(most, "token") + ".",
+                   .have = most,
+                   .need = r.context});
+  }
   if (!r.pool.empty() && r.pool != c.pool) {
     why.push_back({.code = "pool",
                    .text = "It asks for pool '" + r.pool + "'; this worker is in " +
@@ -69,8 +78,10 @@ void barred(const Farm::State& s, const Worker& w, const Demand& demand, const R
   if (w.draining) why.push_back({.code = "draining", .text = "It is draining: it takes nothing new."});
   if (w.quarantined_until > now.mono) {
     why.push_back({.code = "quarantined",
-                   .text = "It is in quarantine for " + words::span(w.quarantined_until - now.mono) + " more, after " +
-                           words::count(w.failed_in_a_row, "failure") + " in a row.",
+                   .text = "It is in quarantine for " + words::span(w.quarantined_until - now.mono) + " more" +
+                           (w.failed_in_a_row == 0  // of before a restart
+                                ? "."
+                                : ", after " + words::count(w.failed_in_a_row, "failure") + " in a row."),
                    .have = w.failed_in_a_row,
                    .need = 0,
                    .until = wall_of(w.quarantined_until, now)});

@@ -30,7 +30,8 @@ void Farm::State::start_second(Task& task, Worker& w, std::uint8_t alternative, 
   add_extra(job, task, w, epoch, task.newest, 0, alternative);
   // After a restart of the server this is the attempt that its worker may come back with.
   effects.records.push_back(TaskKept{.task = task.id, .attempt = task.newest, .failures = task.failures});
-  effects.assign.push_back({.worker = w.no, .fence = {task.id, task.newest, epoch}, .checkpoint = true});
+  effects.assign.push_back(
+      {.worker = w.no, .fence = {task.id, task.newest, epoch}, .checkpoint = true, .alternative = alternative});
   w.last_used = ++use_counter;
   touch(job);
 }

@@ -58,8 +58,8 @@ void Farm::finish_batch(Now now, Effects& effects) {
     if (!(progressed == job->kept)) effects.records.push_back(progressed);  // a mere start is not worth a write
     job->kept = progressed;
     const bool range = job->cancelled && job->next_index + job->skipped_ahead < job->header.count;
-    effects.jobs.push_back({no, state, job->header.count, job->counts, job->assigned + job->running,
-                            range ? job->next_index : job->header.count, job->paused, job->header.open});
+    effects.jobs.push_back({no, state, job->header.count, job->counts, job->running,
+                            range ? job->next_index : job->header.count, job->paused, job->header.open, job->assigned});
     if (ended(state)) {
       GRANGE_ASSERT(job->live.empty());
       s_->unlink(*job);

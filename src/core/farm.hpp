@@ -72,6 +72,7 @@ class Farm {
   void load_user(const UserSet& user);
   void load_farm(const FarmSet& farm);
   void load_expected(WorkerNo worker);  // was connected when the server ended
+  void load_quarantine(const WorkerQuarantined& worker, Now now);
   void loaded(Now now);
 
   // Total: every event in every state has an answer. Appends to `effects`.
@@ -83,7 +84,7 @@ class Farm {
   bool dirty() const;         // some job was touched since the last finish_batch
   Instant next_wake() const;  // when a Tick is due at the latest
 
-  Result<> set_policy(std::string_view name, Now now);
+  Result<> set_policy(std::string_view name, Now now, Effects* effects = nullptr);  // with effects: to be kept
   std::string_view policy() const;
 
   FarmView view() const;

@@ -55,7 +55,7 @@ struct World {
       ASSERT_TRUE(fences.insert({a.fence.task, a.fence.attempt, a.rank}).second)
           << "an attempt is given out once: " << a.fence.task.job().value << "/" << a.fence.task.index() << "#"
           << a.fence.attempt << " rank " << a.rank;
-      ASSERT_FALSE(disk.paused) << "a paused farm hands out nothing";
+      ASSERT_FALSE(disk.farm_set.paused) << "a paused farm hands out nothing";
       check_dependencies(a.fence.task);
       if (m.online) m.holds[a.fence.task] = {a.fence};
     }
@@ -112,8 +112,8 @@ struct World {
 
   void hello(WorkerNo no) {
     auto& m = machines[no];
-    std::vector<std::pair<Fence, bool>> held;
-    for (const auto& [id, h] : m.holds) held.emplace_back(h.fence, h.started);
+    std::vector<SaidHeld> held;
+    for (const auto& [id, h] : m.holds) held.push_back({h.fence, h.started});
     m.online = true;
     const auto answer = step(WorkerHello{no, m.capacity, m.window, held, kNoBody});
     for (const auto& fence : answer.refused) drop(m, fence.task, fence.attempt);

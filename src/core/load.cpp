@@ -48,7 +48,9 @@ void Farm::load_task(const TaskKept& kept, Now now) {
     GRANGE_MARK("parked_task_loaded");
     s_->leave(*job, *task);
     s_->park(*job, *task);
-    std::get<Parked>(task->where).maybe_out = true;
+    auto& parked = std::get<Parked>(task->where);
+    parked.maybe_out = true;
+    parked.requeue = kept.requeue;
   } else if (kept.ready_at > now.wall) {
     // The wall clock may have gone back meanwhile: no wait is longer than the longest back-off of the job.
     Millis longest = std::max(job->header.retry.cap, limits::kReturnWait);
@@ -69,7 +71,26 @@ void Farm::load_user(const UserSet& user) {
 }
 
 void Farm::load_farm(const FarmSet& farm) {
-  s_->paused = farm.paused;
+  s_->paused = s_->farm_kept.paused = farm.paused;
+  if (farm.policy_over != s_->options.policy) return;  // who starts it with another means that one
+  auto made = policy::make(farm.policy);
+  if (made == nullptr) return;
+  s_->farm_kept = farm;
+  s_->policy = std::move(made);
+  s_->book = &s_->policy_books[farm.policy];
+}
+
+void Farm::load_quarantine(const WorkerQuarantined& worker, Now now) {
+  if (worker.until.ms == 0) return;
+  auto owned = std::make_unique<Worker>();
+  owned->no = worker.worker;
+  owned->on_trial = true;
+  owned->quarantines = worker.times;
+  // The wall clock may have gone back meanwhile.
+  const Millis left{std::clamp<std::int64_t>(worker.until.ms - now.wall.ms, 0, limits::kQuarantineLast.count())};
+  owned->quarantined_until = now.mono + left;
+  s_->timers.push({.at = owned->quarantined_until, .what = State::Timer::What::plan});
+  s_->former[worker.worker] = std::move(owned);
 }
 
 void Farm::load_expected(WorkerNo worker) {

@@ -59,8 +59,8 @@ void Farm::State::repeat_orders(Worker& w, Task& hold, Effects& effects) {
 
 StepAnswer Farm::State::on(const PauseFarm& e, Now, Effects& effects) {
   if (paused == e.pause) return {};
-  paused = e.pause;
-  effects.records.push_back(FarmSet{paused});
+  paused = farm_kept.paused = e.pause;
+  effects.records.push_back(farm_kept);
   return {};
 }
 
@@ -125,8 +125,8 @@ StepAnswer Farm::State::pause_task(Job& j, const PauseTask& e, Now now, Effects&
     return {};
   }
   if (!gang(j)) drop_extras(j, *t, {}, kNoBody, now, effects);  // one of a pair is enough to keep
-  if (t->by_hand == HandPause::none) keep(*t, effects, true);
-  t->by_hand = e.requeue ? HandPause::requeue : HandPause::freeze;
+  const HandPause how = e.requeue ? HandPause::requeue : HandPause::freeze;
+  if (std::exchange(t->by_hand, how) != how) keep(*t, effects, true);
   StepAnswer answer;
   each_hold(*t, [&](Task& hold) {
     HeldBy& held = *hold.held();

@@ -10,13 +10,18 @@ Micros in_force(const Farm::State& s, Now now) {
 
 }  // namespace
 
-Result<> Farm::set_policy(std::string_view name, Now now) {
+Result<> Farm::set_policy(std::string_view name, Now now, Effects* effects) {
   auto made = policy::make(name);
   if (made == nullptr) {
     std::string known;
     for (const auto n : policy::names()) known += (known.empty() ? "" : ", ") + std::string(n);
     return Error{
         ErrorClass::invalid_argument, "There is no policy '" + std::string(name) + "'. Known are: " + known + ".", {}};
+  }
+  if (effects != nullptr) {
+    s_->farm_kept.policy = name;
+    s_->farm_kept.policy_over = s_->options.policy;
+    effects->records.push_back(s_->farm_kept);
   }
   s_->clock = now.mono;
   s_->book->active_for += in_force(*s_, now);

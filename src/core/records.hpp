@@ -46,6 +46,7 @@ struct TaskKept {
   FailureCounts failures{};
   bool parked = false;  // paused by hand: waits until it is resumed, and is frozen if a worker still has it
   WallMs ready_at{};
+  bool requeue = false;  // parked: given back instead, if a worker still has it
 };
 
 // A task ended. Removes its TaskKept and its checkpoint.
@@ -89,11 +90,24 @@ struct WorkerSeen {
   WallMs at{};
 };  // body: name and manifest; kNoBody: as before
 
-// Tasks first .. first + count - 1 were added to an open job. Their argument pages are in the body.
+// Tasks first .. first + count - 1 were added to an open job. Their argument pages are in the body. key: the same again
+// adds nothing, and is told first + count.
 struct JobExtended {
   JobNo job;
   std::uint32_t first = 0, count = 0;
   BodyRef body = kNoBody;
+  std::string key = {};
+};
+// What was never handed out of a job ended as cancelled, without outcomes. The reason is a ResultBody's message.
+struct JobCancelled {
+  JobNo job;
+  BodyRef body = kNoBody;
+};
+// Nothing new goes there before `until`; 0: it is out of quarantine.
+struct WorkerQuarantined {
+  WorkerNo worker;
+  WallMs until{};
+  std::uint32_t times = 0;  // in a row
 };
 struct UserSet {
   std::string user;
@@ -102,9 +116,12 @@ struct UserSet {
 // What holds for the whole farm.
 struct FarmSet {
   bool paused = false;
+  std::string policy = {};       // chosen while it ran; "": none
+  std::string policy_over = {};  // the one that the server was started with then: another start option counts again
+  friend bool operator==(const FarmSet&, const FarmSet&) = default;
 };
 
 using Record = std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept,
-                            WorkerSeen, JobExtended, UserSet, FarmSet>;
+                            WorkerSeen, JobExtended, UserSet, FarmSet, JobCancelled, WorkerQuarantined>;
 
 }  // namespace grange::core

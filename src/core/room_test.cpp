@@ -69,7 +69,7 @@ struct Room {
     shelf.window = shelf.capacity.slots + some(4);
     WorkerHello e{.worker = {no}, .capacity = shelf.capacity, .window = shelf.window, .held = {}};
     for (const auto& [id, a] : out) {
-      if (a.worker.value == no) e.held.emplace_back(a.fence, false);
+      if (a.worker.value == no) e.held.push_back({a.fence, false});
     }
     f.farm.step(e, f.now, f.effects);
   }

@@ -88,6 +88,7 @@ class Scenario {
 
   void command(const std::string& line) {
     if (command_ == "worker") return hello();
+    if (command_ == "change") return step(WorkerChanged{who(), capacity(), kNoBody});
     if (command_ == "submit") return step(submit(args_));
     if (command_ == "graph") {
       SubmitGraph graph;
@@ -193,8 +194,10 @@ class Scenario {
     }
     for (const auto& a : effects_.assign) {
       held_[{a.worker, a.fence.task}] = a.fence;
+      alternatives_[{a.worker, a.fence.task}] = a.alternative;
       say("assign " + text(a.fence.task, a.fence.attempt) + " to w" + std::to_string(a.worker.value) +
-          (a.gang != UINT32_MAX ? " rank " + std::to_string(a.rank) : ""));
+          (a.gang != UINT32_MAX ? " rank " + std::to_string(a.rank) : "") +
+          (a.alternative > 0 ? " alternative " + std::to_string(a.alternative) : ""));
     }
     for (const auto& j : effects_.jobs) {
       if (ended(j.state)) {
@@ -208,7 +211,7 @@ class Scenario {
     return std::to_string(c.completed) + "/" + std::to_string(c.failed) + "/" + std::to_string(c.cancelled);
   }
 
-  void hello() {
+  Capacity capacity() const {
     const std::uint32_t slots = number_of("slots", 1);
     Capacity c{.slots = slots,
                .cpus_milli = number_of("cpus", slots) * 1000,
@@ -217,20 +220,33 @@ class Scenario {
                .disk = gib_of(args_, "disk"),
                .gpu_memory = gib_of(args_, "gpu_memory"),
                .engines = split(value("engines", "builtin"), ','),
-               .models = split(value("models"), ','),
                .pool = value("pool")};
+    std::map<std::string, std::uint32_t> models;  // name, or name@context
+    for (const auto& word : split(value("models"), ',')) {
+      const Words parts = split(word, '@');
+      models[parts[0]] = parts.size() > 1 ? number(parts[1]) : 0;
+    }
+    for (const auto& [name, context] : models) {
+      c.models.push_back(name);
+      c.contexts.push_back(context);
+    }
     for (const auto& word : split(value("labels"), ',')) {  // key:value
       const Words parts = split(word, ':');
       c.labels.emplace_back(parts.at(0), parts.at(1));
     }
     if (const auto v = value("life"); !v.empty()) c.life = Millis{millis(v)};
-    std::sort(c.models.begin(), c.models.end());
     std::sort(c.labels.begin(), c.labels.end());
     std::sort(c.engines.begin(), c.engines.end());
-    WorkerHello e{who(), c, number_of("window", slots), {}, kNoBody};
+    return c;
+  }
+
+  void hello() {
+    WorkerHello e{who(), capacity(), number_of("window", number_of("slots", 1)), {}, kNoBody};
     for (const auto& word : split(value("held"), ',')) {
       const auto it = held_.find({who(), task_of(word)});
-      e.held.emplace_back(it == held_.end() ? Fence{task_of(word), 1, 12345} : it->second, true);
+      const auto alternative = alternatives_.find({who(), task_of(word)});
+      e.held.push_back({it == held_.end() ? Fence{task_of(word), 1, 12345} : it->second, true,
+                        alternative == alternatives_.end() ? 0 : alternative->second});
     }
     online_.insert(who());
     step(e);
@@ -245,6 +261,7 @@ class Scenario {
     r.disk = gib_of(words, "disk", r.disk);
     r.gpu_memory = gib_of(words, "gpu_memory", r.gpu_memory);
     r.model = value(words, "model", r.model);
+    if (const auto v = value(words, "context"); !v.empty()) r.context = number(v);
     r.pool = value(words, "pool", r.pool);
     if (const auto v = value(words, "min_life"); !v.empty()) r.min_life = Millis{millis(v)};
     for (const auto& word : split(value(words, "labels"), ',')) {  // key:value or !key:value
@@ -368,9 +385,8 @@ class Scenario {
       options_.aging = Millis{millis(v)};
       return restart();
     }
-    const auto set = farm_->set_policy(arg(0), now_);
+    const auto set = farm_->set_policy(arg(0), now_, &effects_);
     if (!set.ok()) return say("refused " + std::string(code(set.error().cls)) + ": " + set.error().message);
-    options_.policy = arg(0);
     farm_->check_invariants();
     turn();
   }
@@ -436,6 +452,7 @@ class Scenario {
   std::unique_ptr<Farm> farm_;
   Effects effects_;
   std::map<std::pair<WorkerNo, TaskId>, Fence> held_;
+  std::map<std::pair<WorkerNo, TaskId>, std::uint32_t> alternatives_;
   std::set<WorkerNo> online_;
   std::string command_, out_;
   Words args_;

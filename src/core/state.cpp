@@ -18,6 +18,7 @@ bool Farm::State::can_ever_run(const Request& r, const Capacity& c) {
   if (!Load{}.fits(r, c) || r.gpu_memory > c.gpu_memory) return false;
   if (!std::binary_search(c.engines.begin(), c.engines.end(), r.engine)) return false;
   if (!r.model.empty() && !std::binary_search(c.models.begin(), c.models.end(), r.model)) return false;
+  if (!model_fits(r, c)) return false;
   if (!r.pool.empty() && r.pool != c.pool) return false;
   return std::all_of(r.labels.begin(), r.labels.end(), [&](const LabelRule& rule) {
     const bool has = std::any_of(c.labels.begin(), c.labels.end(), [&](const auto& label) {
@@ -347,7 +348,8 @@ void Farm::State::next_attempt(Task& task, Effects& effects, WallMs ready_at, bo
 }
 
 void Farm::State::keep(const Task& task, Effects& effects, bool parked) {
-  effects.records.push_back(TaskKept{task.id, task.newest, task.failures, parked, {}});
+  const bool requeue = parked && task.by_hand == HandPause::requeue;
+  effects.records.push_back(TaskKept{task.id, task.newest, task.failures, parked, {}, requeue});
 }
 
 void Farm::State::end_task(Job& job, Task& task, TaskEnd end, FailureClass failure, WorkerNo by, BodyRef body,
@@ -415,6 +417,7 @@ std::uint32_t Farm::State::end_rest(Job& job, TaskEnd end, FailureClass failure,
       }
     }
   }
+  if (end == TaskEnd::cancelled && fresh > 0) effects.records.push_back(JobCancelled{job.no, body});
   if (!job.cancelled) end_range(job);
   return n;
 }

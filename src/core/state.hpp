@@ -25,6 +25,7 @@ struct Ready {};  // in its job's `again`
 // Paused by hand, and no worker has it.
 struct Parked {
   bool maybe_out = false;  // loaded: the journal does not tell whether this attempt was out, and may come back
+  bool requeue = false;    // if it comes back it is given back again, not frozen
 };
 struct Delayed {
   Instant ready_at;
@@ -279,6 +280,7 @@ struct Farm::State {
   LeaseEpoch next_epoch = 1;
   std::uint64_t use_counter = 0;
   bool paused = false;
+  FarmSet farm_kept;  // as in the journal
 
   std::vector<Request> requests;  // by RequestId
   std::map<Request, RequestId> request_ids;
@@ -528,6 +530,7 @@ struct Farm::State {
   StepAnswer on(const PauseFarm&, Now, Effects&);
   StepAnswer on(const SetUser&, Now, Effects&);
   StepAnswer on(const WorkerHello&, Now, Effects&);
+  StepAnswer on(const WorkerChanged&, Now, Effects&);
   StepAnswer on(const WorkerAlive&, Now, Effects&);
   StepAnswer on(const WorkerGone&, Now, Effects&);
   StepAnswer on(const WorkerDrain&, Now, Effects&);

@@ -196,10 +196,10 @@ StepAnswer Farm::State::on(const ExtendJob& e, Now now, Effects& effects) {
     return {limited("The queue is full. Wait for some tasks to end, or cancel some."), 0, {}};
   }
   const std::uint32_t from = j->header.count;
-  if (e.count > 0) {
-    j->header.count += e.count;
-    count_in(*j, e.count);
-    effects.records.push_back(JobExtended{e.job, from, e.count, e.body});
+  j->header.count += e.count;
+  count_in(*j, e.count);
+  if (e.count > 0 || !e.key.empty()) {
+    effects.records.push_back(JobExtended{e.job, from, e.count, e.body, e.key});
   }
   if (e.close) j->header.open = false;
   index(*j);

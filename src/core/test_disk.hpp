@@ -20,7 +20,8 @@ struct Disk {
   std::map<TaskId, TaskKept> kept;
   std::map<std::string, UserLimits> users;
   std::set<WorkerNo> connected;
-  bool paused = false;
+  std::map<WorkerNo, WorkerQuarantined> quarantines;
+  FarmSet farm_set;
 
   void fold(const Effects& effects) {
     for (const Record& record : effects.records) std::visit([&](const auto& r) { add(r); }, record);
@@ -45,9 +46,11 @@ struct Disk {
       connected.erase(r.worker);
     }
   }
-  void add(const JobExtended& r) { ASSERT_GT(r.count, 0u); }
+  void add(const JobExtended& r) { ASSERT_TRUE(r.count > 0 || !r.key.empty()); }
+  void add(const JobCancelled&) {}
+  void add(const WorkerQuarantined& r) { quarantines[r.worker] = r; }
   void add(const UserSet& r) { users[r.user] = r.limits; }
-  void add(const FarmSet& r) { paused = r.paused; }
+  void add(const FarmSet& r) { farm_set = r; }
 
   static std::uint32_t count(const Job& job) { return job.progress.count; }
 
@@ -65,7 +68,8 @@ struct Disk {
     }
     for (const auto& [id, row] : kept) farm->load_task(row, now);
     for (const auto& [name, limits] : users) farm->load_user({name, limits});
-    farm->load_farm({paused});
+    farm->load_farm(farm_set);
+    for (const auto& [no, row] : quarantines) farm->load_quarantine(row, now);
     for (const auto no : connected) farm->load_expected(no);
     farm->loaded(now);
     return farm;

@@ -1,6 +1,7 @@
 // The words of the core: what a job asks for, what a worker offers, how an attempt can end. Values only.
 #pragma once
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <string>
@@ -77,6 +78,7 @@ struct Request {
   std::string pool = {};               // "": any
   std::vector<LabelRule> labels = {};  // sorted
   Millis min_life{0};                  // the worker will still be there so long
+  std::uint32_t context = 0;           // tokens that the worker can run `model` with; 0: any
   friend auto operator<=>(const Request&, const Request&) = default;
 };
 
@@ -87,13 +89,28 @@ struct Capacity {
   std::uint32_t gpus_milli = 0;
   Bytes memory = 0;
   Bytes disk = 0;
-  Bytes gpu_memory = 0;                   // of its smallest GPU
-  std::vector<std::string> engines = {};  // sorted
-  std::vector<std::string> models = {};   // sorted
+  Bytes gpu_memory = 0;                      // of its smallest GPU
+  std::vector<std::string> engines = {};     // sorted
+  std::vector<std::string> models = {};      // sorted
+  std::vector<std::uint32_t> contexts = {};  // of each model the largest that fits; 0, or none at all: not known
   std::string pool = "standard";
   std::vector<std::pair<std::string, std::string>> labels = {};  // sorted by key
   Millis life{0};                                                // from its hello on; 0: no end known
+
+  // Of a model that it has.
+  std::uint32_t context_of(std::string_view model) const {
+    const auto it = std::lower_bound(models.begin(), models.end(), model);
+    const auto at = static_cast<std::size_t>(it - models.begin());
+    return it != models.end() && *it == model && at < contexts.size() ? contexts[at] : 0;
+  }
+  friend bool operator==(const Capacity&, const Capacity&) = default;
 };
+
+// The context that it asks for, not whether the model is there. What is not known is tried.
+inline bool model_fits(const Request& r, const Capacity& c) {
+  const std::uint32_t most = r.model.empty() || r.context == 0 ? 0 : c.context_of(r.model);
+  return most == 0 || r.context <= most;
+}
 
 // A limit and a back-off for a class of failure, or for one exception type of it. Failures are counted by class: a rule
 // for a type compares how often the task failed with any exception so far.

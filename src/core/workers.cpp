@@ -32,7 +32,7 @@ StepAnswer Farm::State::on(const WorkerHello& e, Now now, Effects& effects) {
 
   StepAnswer answer;
   std::unordered_set<TaskId> kept;
-  for (const auto& [fence, runs] : e.held) {
+  for (const auto& [fence, runs, alternative] : e.held) {
     Task* t = task(fence.task);
     Task* mine = kept.contains(fence.task) ? nullptr : fenced(e.worker, fence);
     const auto* delayed = t != nullptr ? std::get_if<Delayed>(&t->where) : nullptr;
@@ -47,12 +47,15 @@ StepAnswer Farm::State::on(const WorkerHello& e, Now now, Effects& effects) {
       Job& j = *job(t->id.job());
       GRANGE_MARK("adopted_after_restart");
       const bool paused_by_hand = parked != nullptr;
+      const bool requeue = paused_by_hand && parked->requeue;
       leave(j, *t);
-      hold(j, *t, *w, fence.epoch, AttemptState::assigned);
-      if (paused_by_hand) {  // how, the journal does not say: frozen loses nothing
+      hold(j, *t, *w, fence.epoch, AttemptState::assigned,
+           alternative < j.requests.size() ? static_cast<std::uint8_t>(alternative) : std::uint8_t{0});
+      if (paused_by_hand) {
         GRANGE_MARK("parked_task_adopted");
-        t->by_hand = HandPause::freeze;
-        t->held()->preempting = t->held()->freezing = true;
+        t->by_hand = requeue ? HandPause::requeue : HandPause::freeze;
+        t->held()->preempting = true;
+        t->held()->freezing = !requeue;
       }
       touch(j);
       answer.count += 1;
@@ -85,6 +88,20 @@ StepAnswer Farm::State::on(const WorkerHello& e, Now now, Effects& effects) {
   effects.workers.push_back({e.worker, WorkerNews::connected, static_cast<std::uint32_t>(lost.size())});
   if (expected.erase(e.worker) > 0 && expected.empty()) release_recovering(now, effects);
   return answer;
+}
+
+StepAnswer Farm::State::on(const WorkerChanged& e, Now now, Effects& effects) {
+  Worker* w = worker(e.worker);
+  if (w == nullptr) return {Error{ErrorClass::not_found, "No such worker is connected.", {}}, 0, {}};
+  if (e.capacity.life != w->capacity.life) {
+    w->leaves_at = e.capacity.life.count() > 0 ? now.mono + e.capacity.life : Instant::never();
+  }
+  w->capacity = e.capacity;
+  w->eligible.clear();
+  fleet += 1;
+  watch_room(*w);
+  effects.records.push_back(WorkerSeen{e.worker, true, e.body, now.wall});
+  return {};
 }
 
 StepAnswer Farm::State::on(const WorkerAlive& e, Now now, Effects& effects) {
@@ -175,6 +192,7 @@ void Farm::State::release(Worker& w, Effects& effects) {
   GRANGE_MARK("out_of_quarantine");
   w.on_trial = false;
   w.quarantined_until = {};
+  effects.records.push_back(WorkerQuarantined{w.no, {}, 0});
   effects.workers.push_back({w.no, WorkerNews::released, 0});
 }
 
@@ -207,6 +225,8 @@ void Farm::State::did_badly(Worker& w, const Job& job, Fault fault, Now now, Eff
   w.on_trial = true;
   w.quarantined_until = now.mono + std::min(wait, limits::kQuarantineLast);
   timers.push({.at = w.quarantined_until, .what = Timer::What::plan});
+  effects.records.push_back(
+      WorkerQuarantined{w.no, {now.wall.ms + (w.quarantined_until - now.mono).count() / 1000}, w.quarantines});
   effects.workers.push_back({w.no, WorkerNews::quarantined, 0});
   for (Task* hold : w.held) {
     if (hold->held()->state == AttemptState::assigned) ask_back(w, *hold, effects);

@@ -58,7 +58,10 @@ class ConnectionManager {
 // Back-off as a pure function: base * 2^n, at most cap, times 1 +- jitter.
 Millis backoff(int n, Millis first, Millis last, double jitter, Prng& prng);
 
-// A dialer of ws:// URLs. `headers` may carry the token.
+// A dialer of ws:// and wss:// URLs. `headers` may carry the token.
+struct TlsOptions;
 std::unique_ptr<Dialer> websocket_dialer(Loop& loop, std::string url, std::map<std::string, std::string> headers);
+std::unique_ptr<Dialer> websocket_dialer(Loop& loop, std::string url, std::map<std::string, std::string> headers,
+                                         const TlsOptions& tls);
 
 }  // namespace grange::net

@@ -87,11 +87,12 @@ asio::awaitable<bool> HttpSession::send_stream() {
   const auto state = now_;
   if (http10_) keep_alive_ = false;
   finish_headers(state->response);
-  if (!http10_) state->response.headers["Transfer-Encoding"] = "chunked";
+  const bool empty = state->response.status == 204 || state->response.status == 304;  // none of these has a body
+  if (!http10_ && !empty) state->response.headers["Transfer-Encoding"] = "chunked";
   const std::string head = head_text(state->response.status, state->response.headers);
   const bool begun = co_await write(head, std::string_view());
   if (!begun) co_return false;
-  if (head_only_) co_return true;
+  if (head_only_ || empty) co_return true;
   while (!left_ && !shut_) {
     if (!state->chunks.empty()) {
       std::string out;

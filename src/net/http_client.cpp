@@ -1,252 +1,33 @@
 #include "net/http_client.hpp"
 
-#include <sys/socket.h>
-
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 
-#include "base/limits.hpp"
 #include "net/circuit_breaker.hpp"
-#include "net/counts.hpp"
 #include "net/dialing.hpp"
-#include "net/files.hpp"
-#include "net/http_parsing.hpp"
+#include "net/http_transfer.hpp"
 #include "net/scope.hpp"
 #include "net/sockets.hpp"
-#include "net/waiting.hpp"
 
 namespace grange::net {
 
 namespace {
 
-constexpr std::size_t kStep = 256 * KiB;
-
 Instant mono_now() {
   return {std::chrono::duration_cast<Micros>(std::chrono::steady_clock::now().time_since_epoch()).count()};
 }
 
-struct Conn {
-  explicit Conn(asio::io_context& context) : socket(context) {}
-  tcp::socket socket;
-  ConnectionCounted counted;
-  SteadyTime idle_since{};
-  bool used = false;
-  // A server may have closed it, or said something that nobody asked for.
-  bool usable() {
-    char byte = 0;
-    return ::recv(socket.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR);
-  }
-};
-using ConnPtr = std::shared_ptr<Conn>;
-
-struct Job {
-  Job(Loop& loop, ClientRequest r, std::function<void(Result<ClientResponse>)> d)
-      : request(std::move(r)), done(std::move(d)), turn(loop.context()), watchdog(loop.context(), [this] {
-          timed_out = true;
-          close();
-        }) {}
-  void close() {
-    error_code ec;
-    if (conn) conn->socket.close(ec);
-  }
-  void cancel() {
-    cancelled = true;
-    done = nullptr;
-    close();
-    turn.notify();
-  }
-  void touched() {
-    if (request.idle.count() > 0) watchdog.within(request.idle);
-  }
-  ClientRequest request;
-  std::function<void(Result<ClientResponse>)> done;
-  Url url;
-  ConnPtr conn;
-  Signal turn;
-  Watchdog watchdog;
-  bool cancelled = false, timed_out = false;
-};
-using JobPtr = std::shared_ptr<Job>;
+using JobPtr = std::shared_ptr<Transfer>;
+using ConnPtr = std::shared_ptr<ClientConn>;
 
 struct Peer {
   CircuitBreaker breaker;
+  std::string last_error;
   std::deque<ConnPtr> idle;
   std::deque<JobPtr> waiting;
   std::size_t in_use = 0;
 };
-
-struct Outcome {
-  std::optional<Error> error;
-  bool heard = false;  // a byte of an answer came
-  bool keep = false;   // the connection can serve another request
-  ClientResponse response;
-};
-
-Error io_error(const Job& job, std::string_view what, error_code ec) {
-  const std::string where = host_port(job.url.host, job.url.port);
-  if (job.timed_out)
-    return {ErrorClass::timeout, fmt::format("{} was silent for {:.1f} s while {}.", where,
-                                             static_cast<double>(job.request.idle.count()) / 1000, what)};
-  return {ErrorClass::unavailable, fmt::format("The connection to {} broke while {}: {}.", where, what, ec.message())};
-}
-
-asio::awaitable<error_code> send_all(JobPtr job, std::string_view bytes) {
-  error_code ec;
-  while (!bytes.empty() && !ec) {
-    job->touched();
-    const std::size_t n = co_await job->conn->socket.async_write_some(
-        asio::buffer(bytes.data(), std::min(bytes.size(), kStep)), into(ec));
-    bytes.remove_prefix(n);
-  }
-  co_return ec;
-}
-
-// An answer that comes before all was sent is a refusal: no need to send the rest.
-bool answered_early(Conn& conn) {
-  error_code ec;
-  return conn.socket.available(ec) > 0;
-}
-
-asio::awaitable<Outcome> send_request(JobPtr job) {
-  Outcome out;
-  ClientRequest& request = job->request;
-  std::optional<InFile> file;
-  if (!request.body_file.empty()) {
-    auto opened = InFile::open(request.body_file);
-    if (!opened) {
-      out.error = opened.error();
-      co_return out;
-    }
-    file.emplace(std::move(*opened));
-  }
-  std::map<std::string, std::string> headers = request.headers;
-  headers["Host"] = host_port(job->url.host, job->url.port);
-  const std::uint64_t length = file ? file->size() : request.body.size();
-  if (length > 0 || request.method == "POST" || request.method == "PUT")
-    headers["Content-Length"] = std::to_string(length);
-  std::string head = request_text(request.method, job->url.target, headers);
-  std::string_view rest = request.body;
-  if (!file && rest.size() <= 16 * KiB) {
-    head += rest;
-    rest = {};
-  }
-  error_code ec = co_await send_all(job, head);
-  while (!ec && !file && !rest.empty() && !answered_early(*job->conn)) {
-    const auto piece = rest.substr(0, kStep);
-    rest.remove_prefix(piece.size());
-    ec = co_await send_all(job, piece);
-  }
-  if (file) {
-    const std::unique_ptr<char[]> bytes(new char[kStep]);
-    std::uint64_t at = 0;
-    while (!ec && at < length && !answered_early(*job->conn)) {
-      const std::size_t n =
-          file->read(bytes.get(), static_cast<std::size_t>(std::min<std::uint64_t>(kStep, length - at)), at);
-      if (n == 0) {
-        out.error =
-            Error{ErrorClass::io, "Cannot read all of " + request.body_file + ": it changed while it was sent."};
-        co_return out;
-      }
-      ec = co_await send_all(job, std::string_view(bytes.get(), n));
-      at += n;
-    }
-    out.keep = !ec && at == length;
-  } else {
-    out.keep = !ec && rest.empty();
-  }
-  // Even when sending failed there may be an answer that says why.
-  if (ec) out.error = io_error(*job, "sending to it", ec);
-  co_return out;
-}
-
-struct BodySink {  // where the body of an answer goes
-  JobPtr job;
-  ClientResponse* response = nullptr;
-  bool good = false;
-  std::optional<OutFile> file;
-  std::optional<Error> error;
-
-  bool begin() {
-    good = response->status >= 200 && response->status < 300;
-    if (!good || job->request.to_file.empty()) return true;
-    auto opened = OutFile::open(job->request.to_file, 0);
-    if (opened) {
-      file.emplace(std::move(*opened));
-    } else {
-      error = opened.error();
-    }
-    return !error;
-  }
-  bool take(std::string_view piece) {
-    response->body_bytes += piece.size();
-    if (response->body_bytes > job->request.limit) {
-      error = Error{ErrorClass::too_large,
-                    fmt::format("The answer has more than the {} bytes that are allowed.", job->request.limit)};
-    } else if (file) {
-      if (auto ok = file->write(piece); !ok) error = ok.error();
-    } else if (good && job->request.on_chunk) {
-      job->request.on_chunk(piece);
-    } else {
-      response->body.append(piece);
-    }
-    return !error && !job->cancelled;
-  }
-};
-
-asio::awaitable<Outcome> receive_response(JobPtr job, bool was_sent) {
-  Outcome out;
-  boost::beast::flat_buffer in;
-  error_code ec;
-  for (bool interim = true; interim;) {
-    ResponseParser parser;
-    parser.header_limit(limits::kHttpHeader);
-    parser.body_limit(boost::none);
-    parser.skip(job->request.method == "HEAD");
-    BodySink sink{job, &out.response, false, std::nullopt, std::nullopt};
-    parser.get().body().sink = [&sink](std::string_view piece) { return sink.take(piece); };
-    bool begun = false;
-    while (!parser.is_done()) {
-      if (in.size() > 0) {
-        in.consume(parser.put(in.data(), ec));
-        if (ec && ec != http::error::need_more) break;
-        if (parser.is_header_done() && !begun) {
-          begun = true;
-          out.response.status = static_cast<int>(parser.get().result_int());
-          copy_headers(parser.get(), out.response.headers);
-          if (out.response.status >= 200 && !sink.begin()) break;
-          continue;
-        }
-        if (!ec) continue;  // one part at a time
-      }
-      job->touched();
-      const std::size_t n = co_await job->conn->socket.async_read_some(in.prepare(kStep), into(ec));
-      in.commit(n);
-      if (n > 0) out.heard = true;
-      if (ec == asio::error::eof && parser.is_header_done()) {
-        ec = {};
-        parser.put_eof(ec);
-      }
-      if (ec) break;
-    }
-    if (sink.error) {
-      out.error = sink.error;
-      co_return out;
-    }
-    if (ec) {
-      if (ec == http::error::header_limit) {
-        out.error = Error{ErrorClass::too_large, "The answer's headers are too large."};
-      } else {
-        out.error = io_error(*job, "reading its answer", ec);
-      }
-      co_return out;
-    }
-    interim = out.response.status >= 100 && out.response.status < 200;
-    out.keep = was_sent && parser.keep_alive() && in.size() == 0;
-    if (interim) out.response = ClientResponse();
-  }
-  co_return out;
-}
 
 bool idempotent(const std::string& method) {
   return method == "GET" || method == "HEAD" || method == "PUT" || method == "DELETE" || method == "OPTIONS";
@@ -264,10 +45,13 @@ struct HttpClient::Impl : std::enable_shared_from_this<HttpClient::Impl> {
   Counters counters;
   std::unique_ptr<Timer> sweeper;
   bool closing = false;
+  std::optional<Result<std::shared_ptr<TlsContext>>> tls;  // made when it is first needed: it reads many files
 
   struct Handle final : Call {
     explicit Handle(JobPtr j) : job(std::move(j)) {}
     ~Handle() override { job->cancel(); }
+    void pause() override { job->pause(true); }
+    void resume() override { job->pause(false); }
     JobPtr job;
   };
 
@@ -303,34 +87,44 @@ struct HttpClient::Impl : std::enable_shared_from_this<HttpClient::Impl> {
     return nullptr;
   }
 
+  Result<std::shared_ptr<TlsContext>> trusted() {
+    if (!tls) tls = tls_context(options.tls);
+    return *tls;
+  }
+
+  static asio::awaitable<Result<Unit>> open(std::shared_ptr<Impl> self, JobPtr job) {
+    job->conn = std::make_shared<ClientConn>(self->loop.context());
+    job->watchdog.within(self->options.connect);
+    Result<Unit> there = co_await connect(job->conn->socket(), job->url);
+    if (there && secure(job->url)) {
+      if (const auto context = self->trusted()) {
+        there = co_await job->conn->channel.secure(*context, job->url);
+      } else {
+        there = context.error();
+      }
+    }
+    job->watchdog.off();
+    if (job->timed_out)
+      co_return Error{ErrorClass::timeout, fmt::format("{} did not answer within {:.1f} s.", job->where(),
+                                                       static_cast<double>(self->options.connect.count()) / 1000)};
+    co_return there;
+  }
+
   static asio::awaitable<Outcome> once(std::shared_ptr<Impl> self, JobPtr job) {
     if (!job->conn) {
-      job->conn = std::make_shared<Conn>(self->loop.context());
-      job->watchdog.within(self->options.connect);
-      const Result<Unit> there = co_await connect(job->conn->socket, job->url);
-      job->watchdog.off();
-      if (!there) {
+      if (const Result<Unit> there = co_await open(self, job); !there) {
         Outcome out;
         out.error = there.error();
-        if (job->timed_out)
-          out.error = Error{ErrorClass::timeout,
-                            fmt::format("{} did not answer within {:.1f} s.", host_port(job->url.host, job->url.port),
-                                        static_cast<double>(self->options.connect.count()) / 1000)};
         co_return out;
       }
     }
-    Outcome sent = co_await send_request(job);
-    if (sent.error && (sent.error->cls != ErrorClass::unavailable || job->timed_out)) co_return sent;
-    Outcome got = co_await receive_response(job, sent.keep);
-    job->watchdog.off();
-    if (sent.error && got.error) got.error = sent.error;
-    co_return got;
+    co_return co_await exchange(job);
   }
 
   static asio::awaitable<void> run(std::shared_ptr<Impl> self, JobPtr job) {
     std::optional<Result<ClientResponse>> answer;
     {
-      Peer& peer = self->peers[host_port(job->url.host, job->url.port)];
+      Peer& peer = self->peers[(secure(job->url) ? "https://" : "http://") + job->where()];
       while (peer.in_use >= self->options.per_host && !job->cancelled) {
         peer.waiting.push_back(job);
         co_await job->turn.wait();
@@ -339,18 +133,19 @@ struct HttpClient::Impl : std::enable_shared_from_this<HttpClient::Impl> {
       const Place place(peer);
       if (job->cancelled) co_return;
       if (!peer.breaker.allow(mono_now())) {
-        answer = Error{ErrorClass::unavailable,
-                       fmt::format("{} failed several times in a row; it is tried again in a few seconds.",
-                                   host_port(job->url.host, job->url.port))};
+        answer =
+            Error{ErrorClass::unavailable,
+                  fmt::format("{} failed several times in a row; it is tried again in a few seconds. The last time: {}",
+                              job->where(), peer.last_error)};
       } else {
         Outcome out;
         job->conn = take_idle(peer);
         for (bool again = true; again;) {
           const bool reused = job->conn != nullptr;
           out = co_await once(self, job);
-          // A kept connection may end just when it is used again.
+          // A kept connection may end just when it is used again. What may have been done is not asked for twice.
           again = reused && out.error && !out.heard && !job->timed_out && !job->cancelled &&
-                  idempotent(job->request.method) && out.error->cls == ErrorClass::unavailable;
+                  (!out.sent || idempotent(job->request.method)) && out.error->cls == ErrorClass::unavailable;
           if (again) job->conn = nullptr;
           if (reused && !again) ++self->counters.reused;
         }
@@ -361,6 +156,7 @@ struct HttpClient::Impl : std::enable_shared_from_this<HttpClient::Impl> {
           peer.breaker.succeeded();
         } else if (!job->cancelled || peer.breaker.state() == CircuitBreaker::State::half_open) {
           peer.breaker.failed(mono_now());
+          if (out.error) peer.last_error = out.error->message;
         }
         if (!out.error && out.keep && !self->closing && !job->cancelled) {
           job->conn->idle_since = std::chrono::steady_clock::now();
@@ -400,20 +196,19 @@ HttpClient::~HttpClient() {
 
 std::unique_ptr<HttpClient::Call> HttpClient::send(ClientRequest request,
                                                    std::function<void(Result<ClientResponse>)> done) {
-  const auto job = std::make_shared<Job>(impl_->loop, std::move(request), std::move(done));
+  const auto job = std::make_shared<Transfer>(impl_->loop, std::move(request), std::move(done));
   ++impl_->counters.requests;
   auto url = parse_url(job->request.url);
-  if (url && url->scheme != "http") {
-    url = Error{ErrorClass::invalid_argument,
-                "\"" + job->request.url + "\": only http:// URLs can be fetched by this version."};
-  }
+  if (url && url->scheme != "http" && url->scheme != "https")
+    url = Error{ErrorClass::invalid_argument, "\"" + job->request.url + "\" is no http:// or https:// URL."};
   if (!url) {
     impl_->loop.post([job, why = url.error()] {
       if (const auto tell = std::exchange(job->done, nullptr)) tell(why);
     });
   } else {
     job->url = std::move(*url);
-    impl_->scope->spawn(Impl::run(impl_, job), [job] { job->cancel(); });
+    // In a turn of its own: nothing is called before this returns.
+    impl_->loop.post([impl = impl_, job] { impl->scope->spawn(Impl::run(impl, job), [job] { job->cancel(); }); });
   }
   return std::make_unique<Impl::Handle>(job);
 }

@@ -6,6 +6,8 @@ namespace grange::net {
 
 namespace {
 
+constexpr Bytes kMostUnsent = 16 * limits::kStreamBytes;  // then its writer did not hold back
+
 void drop(ExchangeState& state) {
   if (state.over || state.dropped) return;
   state.dropped = true;
@@ -35,6 +37,7 @@ bool Exchange::begin(ExchangeState::Answer answer, HttpResponse head) {
   if (state_->over || state_->answer != ExchangeState::Answer::none) return false;  // the first answer counts
   state_->answer = answer;
   state_->response = std::move(head);
+  if (state_->request.body.empty()) state_->share.reset();  // its handler took it, and is done with it
   return true;
 }
 
@@ -55,7 +58,13 @@ void Exchange::start_stream(HttpResponse head) {
 }
 
 bool Exchange::write(std::string chunk) {
-  if (state_->over || state_->ended || state_->answer != ExchangeState::Answer::stream) return false;
+  if (state_->over || state_->ended || state_->dropped || state_->answer != ExchangeState::Answer::stream) return false;
+  if (state_->chunk_bytes > kMostUnsent) {  // cut short: the session closes, and the client sees that it was
+    state_->chunks.clear();
+    state_->dropped = true;
+    wake();
+    return false;
+  }
   if (!chunk.empty()) {
     state_->chunk_bytes += chunk.size();
     state_->chunks.push_back(std::move(chunk));
@@ -67,6 +76,7 @@ bool Exchange::write(std::string chunk) {
 }
 
 void Exchange::end_stream() {
+  if (state_->dropped) return;
   state_->ended = true;
   wake();
 }

@@ -173,6 +173,16 @@ TEST_F(HttpServer, BadRequestsGetAnAnswerThatSaysWhy) {
   EXPECT_TRUE(raw.read_until("GET /alive"));
 }
 
+TEST_F(HttpServer, AChunksHeadAndATrailerHaveAnEnd) {
+  const auto listener = serve(on_http(echo));
+  for (const char* begin : {"3;", "3\r\nabc\r\n0\r\nX-Trailer: "}) {
+    Raw raw(listener->port());
+    raw.send(std::string("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n") + begin);
+    raw.send(std::string(2 * MiB, 'x'));
+    EXPECT_TRUE(raw.read_until("HTTP/1.1 431 ")) << begin << ": " << raw.got.substr(0, 100);
+  }
+}
+
 TEST_F(HttpServer, ALinkFromAnotherSiteOpensThePage) {
   const auto listener = serve(on_http(echo));
   Raw raw(listener->port());
@@ -453,6 +463,40 @@ TEST_F(HttpServer, AStreamEndsAndTheConnectionServesOn) {
   EXPECT_EQ(client.fetch({.url = url(*listener, "/stream")})->body, "abcdef");
   EXPECT_EQ(client.fetch({.url = url(*listener, "/next")})->body, "GET /next|");
   EXPECT_EQ(client.counters().reused, 1u);
+}
+
+TEST_F(HttpServer, AStreamWithoutABodyHasNoChunks) {
+  const auto listener = serve(on_http([](HttpExchangePtr e) {
+    if (e->request().path != "/none") return echo(e);
+    e->start_stream({204, {}, ""});
+    e->write("abc");
+    e->end_stream();
+  }));
+  Raw raw(listener->port());
+  raw.send(get("/none") + get("/next"));
+  ASSERT_TRUE(raw.read_until("GET /next|"));
+  EXPECT_EQ(raw.got.find("Transfer-Encoding"), std::string::npos) << raw.got;
+  EXPECT_EQ(raw.got.find("abc"), std::string::npos);
+}
+
+TEST_F(HttpServer, AWriterThatNeverHoldsBackIsCutOff) {
+  HttpExchangePtr stream;
+  bool gone = false;
+  const auto listener = serve(on_http([&](HttpExchangePtr e) {
+    e->start_stream({200, {}, ""});
+    e->on_closed([&] { gone = true; });
+    stream = e;
+  }));
+  Raw raw(listener->port());
+  raw.send(get("/flood"));
+  ASSERT_TRUE(eventually([&] { return stream != nullptr; }));
+  on_loop([&] {
+    for (int i = 0; i < 64; ++i) stream->write(std::string(MiB, 'x'));
+    stream->end_stream();
+  });
+  EXPECT_LT(raw.read_all().size(), 32 * MiB);
+  EXPECT_TRUE(eventually([&] { return gone; })) << "no whole answer";
+  on_loop([&] { stream.reset(); });
 }
 
 TEST_F(HttpServer, APendingAnswerIsToldThatTheClientLeft) {

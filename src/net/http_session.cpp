@@ -291,6 +291,10 @@ asio::awaitable<error_code> HttpSession::read_body(Bytes limit, std::function<bo
       in_.consume(parser_->put(in_.data(), ec));
       if (!ec) continue;  // one chunk, or the head of one
       if (ec != http::error::need_more) break;
+      if (in_.size() > limits::kHttpHeader + kBodyStep) {  // the head of a chunk, or a trailer, that never ends
+        ec = http::error::header_limit;
+        break;
+      }
     }
     const auto now = std::chrono::steady_clock::now();
     if (received - before >= share) {
@@ -339,6 +343,8 @@ asio::awaitable<void> HttpSession::body_to_file() {
   } else if (ec == http::error::body_limit) {
     done(
         Error{ErrorClass::too_large, fmt::format("The data has more than the {} bytes that are allowed here.", limit)});
+  } else if (ec == http::error::header_limit) {
+    done(Error{ErrorClass::too_large, "The head of a chunk, or a trailer, is too long."});
   } else if (ec) {
     const bool late = std::exchange(timed_out_, false);
     done(late ? Error{ErrorClass::timeout, "The data took too long to arrive."}

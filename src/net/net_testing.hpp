@@ -93,6 +93,10 @@ class Raw {
     }
     return got;
   }
+  bool readable(int ms) const {
+    pollfd p{fd_, POLLIN, 0};
+    return ::poll(&p, 1, ms) > 0;
+  }
   bool read_some() {
     pollfd p{fd_, POLLIN, 0};
     if (::poll(&p, 1, 20'000) <= 0) return false;

@@ -18,5 +18,7 @@ struct Url {
 
 // http, https, ws and wss; the port has its usual default.
 Result<Url> parse_url(std::string_view text);
+bool secure(const Url& url);              // https or wss
+std::string host_header(const Url& url);  // the port only where it is not the usual one
 
 }  // namespace grange::net

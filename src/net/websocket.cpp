@@ -20,10 +20,10 @@ constexpr std::size_t kKeptBuffer = 16 * KiB;   // a larger read buffer is given
 constexpr std::size_t kReasonBytes = 123;       // what a close frame holds
 
 // The socket, with what was read behind the handshake before it.
-class Wire : public beast::buffered_read_stream<tcp::socket, beast::flat_buffer> {
+class Wire : public beast::buffered_read_stream<Channel, beast::flat_buffer> {
  public:
-  using Base = beast::buffered_read_stream<tcp::socket, beast::flat_buffer>;
-  Wire(tcp::socket socket, std::function<void()> moves) : Base(std::move(socket)), moves_(std::move(moves)) {}
+  using Base = beast::buffered_read_stream<Channel, beast::flat_buffer>;
+  Wire(tcp::socket socket, std::function<void()> moves) : Base(Channel(std::move(socket))), moves_(std::move(moves)) {}
   template <class Buffers, class Handler>
   auto async_write_some(const Buffers& buffers, Handler&& handler) {
     moves_();
@@ -39,7 +39,7 @@ class Wire : public beast::buffered_read_stream<tcp::socket, beast::flat_buffer>
 template <class Handler>
 void async_teardown(beast::role_type, Wire& wire, Handler&& handler) {
   error_code ec;
-  wire.next_layer().shutdown(tcp::socket::shutdown_send, ec);
+  wire.next_layer().next_layer().shutdown(tcp::socket::shutdown_send, ec);
   asio::post(beast::bind_front_handler(std::forward<Handler>(handler), error_code()));
 }
 
@@ -103,7 +103,11 @@ WebSocket::WebSocket(Loop& loop, tcp::socket socket, Setup setup)
 WebSocket::~WebSocket() = default;
 
 tcp::socket& WebSocket::socket() {
-  return stream_->next_layer().next_layer();
+  return stream_->next_layer().next_layer().next_layer();
+}
+
+asio::awaitable<Result<Unit>> WebSocket::secure(std::shared_ptr<TlsContext> context, Url url) {
+  return stream_->next_layer().next_layer().secure(std::move(context), std::move(url));
 }
 
 asio::awaitable<error_code> WebSocket::accept(const http::request<SinkBody>& request, std::string_view behind) {

@@ -3,6 +3,7 @@
 
 #include <deque>
 
+#include "net/channel.hpp"
 #include "net/counts.hpp"
 #include "net/http_parsing.hpp"
 #include "net/scope.hpp"
@@ -31,7 +32,8 @@ class WebSocket final : public Connection, public std::enable_shared_from_this<W
     std::string body;
   };
   asio::awaitable<Answer> shake_hands(std::string host, std::string target, std::map<std::string, std::string> headers);
-  tcp::socket& socket();  // a client's, to be connected
+  tcp::socket& socket();                                                               // a client's, to be connected
+  asio::awaitable<Result<Unit>> secure(std::shared_ptr<TlsContext> context, Url url);  // between that and shake_hands
   void drop() { shut(); }
   // Then this. The handle that it returns closes the connection when the last copy is dropped.
   static ConnectionPtr start(const std::shared_ptr<WebSocket>& self, std::shared_ptr<Scope> scope);

@@ -87,14 +87,15 @@ Error failure(const Url& url, const WebSocket::Answer& answer) {
 }
 
 asio::awaitable<void> dial_once(std::shared_ptr<Dial> dial, std::shared_ptr<Scope> scope, Url url,
-                                std::map<std::string, std::string> headers) {
+                                std::map<std::string, std::string> headers, std::shared_ptr<TlsContext> tls) {
   dial->watchdog.within(limits::kHandshake);
-  const Result<Unit> there = co_await connect(dial->socket->socket(), url);
+  Result<Unit> there = co_await connect(dial->socket->socket(), url);
+  if (there && tls && !dial->given_up) there = co_await dial->socket->secure(std::move(tls), url);
   std::optional<Error> why;
   if (!there) {
     why = there.error();
   } else if (!dial->given_up) {
-    std::string host = host_port(url.host, url.port);
+    std::string host = host_header(url);
     const WebSocket::Answer answer =
         co_await dial->socket->shake_hands(std::move(host), url.target, std::move(headers));
     if (answer.ec) why = failure(url, answer);
@@ -115,21 +116,20 @@ asio::awaitable<void> dial_once(std::shared_ptr<Dial> dial, std::shared_ptr<Scop
 
 class WebSocketDialer final : public Dialer {
  public:
-  WebSocketDialer(Loop& loop, std::string url, std::map<std::string, std::string> headers)
+  WebSocketDialer(Loop& loop, const std::string& url, std::map<std::string, std::string> headers, const TlsOptions& tls)
       : loop_(loop), scope_(std::make_shared<Scope>(loop)), url_(parse_url(url)), headers_(std::move(headers)) {
-    if (!url_) return;
-    if (url_->scheme == "http") url_->scheme = "ws";
-    if (url_->scheme != "ws") {
-      url_ = Error{ErrorClass::invalid_argument, "\"" + url +
-                                                     "\": encrypted connections (wss) are not spoken by this version. "
-                                                     "Use ws://, on a network that you trust."};
+    if (!url_ || !secure(*url_)) return;
+    if (auto made = tls_context(tls)) {
+      tls_ = std::move(*made);
+    } else {
+      url_ = made.error();
     }
   }
   std::unique_ptr<Dialer::Attempt> dial(Done done) override {
     std::string peer = url_ ? host_port(url_->host, url_->port) : std::string();
     auto dial = std::make_shared<Dial>(loop_, std::move(peer), std::move(done));
     if (url_) {
-      scope_->spawn(dial_once(dial, scope_, *url_, headers_), [dial] { dial->give_up(); });
+      scope_->spawn(dial_once(dial, scope_, *url_, headers_, tls_), [dial] { dial->give_up(); });
     } else {
       loop_.post([dial, why = url_.error()] { dial->answer(why); });
     }
@@ -141,12 +141,18 @@ class WebSocketDialer final : public Dialer {
   std::shared_ptr<Scope> scope_;  // connections that it opened share it: they may outlive the dialer
   Result<Url> url_;
   std::map<std::string, std::string> headers_;
+  std::shared_ptr<TlsContext> tls_;  // null: none is spoken
 };
 
 }  // namespace
 
 std::unique_ptr<Dialer> websocket_dialer(Loop& loop, std::string url, std::map<std::string, std::string> headers) {
-  return std::make_unique<WebSocketDialer>(loop, std::move(url), std::move(headers));
+  return websocket_dialer(loop, std::move(url), std::move(headers), TlsOptions());
+}
+
+std::unique_ptr<Dialer> websocket_dialer(Loop& loop, std::string url, std::map<std::string, std::string> headers,
+                                         const TlsOptions& tls) {
+  return std::make_unique<WebSocketDialer>(loop, url, std::move(headers), tls);
 }
 
 }  // namespace grange::net

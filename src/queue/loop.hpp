@@ -75,6 +75,7 @@ struct Batch {
   std::vector<std::function<void(store::Store&)>> upkeep;  // after the commit, by the committer
   JobNo last_job;                                          // jobs up to this one are in the store once this is
   std::vector<JobNo> ended;                                // jobs whose end is in the store once this is
+  std::vector<std::string> extends;                        // keys of extends that are in the store once this is
 
   bool empty() const { return effects.empty() && answers.empty() && upkeep.empty(); }
 };

@@ -13,6 +13,7 @@
 
 #include "core/bodies.hpp"
 #include "core/effects.hpp"
+#include "core/event.hpp"
 #include "core/types.hpp"
 
 namespace grange::core {
@@ -44,11 +45,12 @@ struct GraphCall {
 };
 
 // More tasks for an open job. Answers: the job's number of tasks. not_found, invalid_state_transition (not open,
-// ended).
+// ended). The same key of the same job again adds nothing and is answered as the first time, even after its end.
 struct ExtendCall {
   JobNo job;
   std::uint32_t count = 0;
   bool close = false;
+  std::string key = {};
   std::vector<core::ArgumentPage> pages;  // `first` counts from the first new task
   std::vector<std::string> blobs;
   std::function<void(Result<std::uint32_t>)> done;
@@ -82,8 +84,8 @@ struct HelloCall {
   core::WorkerBody body;
   core::Capacity capacity;
   std::uint32_t window = 1;
-  std::vector<std::pair<Fence, bool>> held;  // bool: it runs (or ran)
-  bool resumable = true;                     // false: its tasks are lost with its connection (JSON workers)
+  std::vector<core::SaidHeld> held;
+  bool resumable = true;  // false: its tasks are lost with its connection (JSON workers)
   struct Answer {
     WorkerNo worker;
     std::vector<Fence> refused;
@@ -110,6 +112,11 @@ struct ReportCall {
   std::vector<Fence> returned, paused, resumed, preempted;
   std::vector<std::pair<Fence, core::CheckpointBody>> checkpoints;
   std::uint32_t window = 0;  // 0: unchanged
+  struct Offer {
+    core::WorkerBody body;
+    core::Capacity capacity;
+  };
+  std::optional<Offer> offer = {};  // what it offers is another now
 };
 
 // What the queue hands out, once a committed batch. Views into it live as long as it does.
@@ -127,6 +134,7 @@ struct Assign {
   std::vector<Input> inputs;
   std::vector<WorkerNo> gang;  // of a gang: its workers by rank
   std::uint32_t rank = 0;
+  std::uint32_t alternative = 0;  // of the job's requests
 };
 struct PauseOrder {
   WorkerNo worker;
@@ -160,7 +168,7 @@ struct JobChange {
   core::JobState state{};
   std::uint32_t count = 0;
   core::JobCounts counts;
-  std::uint32_t running = 0;
+  std::uint32_t running = 0, assigned = 0;  // on workers: started, not started
   // Tasks that were never handed out and ended with the job (cancelled): [first, count). None: first == count.
   std::uint32_t cancelled_from = 0;
   bool paused = false, open = false;

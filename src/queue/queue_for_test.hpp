@@ -62,8 +62,7 @@ inline SubmitCall with_arguments(std::uint32_t count) {
   return call;
 }
 
-inline HelloCall hello_of(const std::string& id, std::uint32_t window = 4,
-                          std::vector<std::pair<Fence, bool>> held = {}) {
+inline HelloCall hello_of(const std::string& id, std::uint32_t window = 4, std::vector<core::SaidHeld> held = {}) {
   HelloCall call;
   call.body = {id, id, ""};
   call.capacity = {.slots = 2, .cpus_milli = 2000, .engines = {"builtin"}};
@@ -115,8 +114,7 @@ struct House {
       queue->submit(std::move(call));
     });
   }
-  HelloCall::Answer hello(const std::string& id, std::vector<std::pair<Fence, bool>> held = {},
-                          std::uint32_t window = 4) {
+  HelloCall::Answer hello(const std::string& id, std::vector<core::SaidHeld> held = {}, std::uint32_t window = 4) {
     return *ask<HelloCall::Answer>([&](auto done) {
       HelloCall call = hello_of(id, window, std::move(held));
       call.done = std::move(done);
@@ -194,7 +192,7 @@ struct Cell {
     for (auto& c : calls) graph.jobs.emplace_back(std::move(c.header), std::move(c.body));
     return ask<std::vector<SubmitCall::Answer>>(std::move(graph));
   }
-  WorkerNo hello(const std::string& id, std::uint32_t window = 4, std::vector<std::pair<Fence, bool>> held = {}) {
+  WorkerNo hello(const std::string& id, std::uint32_t window = 4, std::vector<core::SaidHeld> held = {}) {
     return ask<HelloCall::Answer>(hello_of(id, window, std::move(held)))->worker;
   }
   Result<std::uint32_t> cancel(JobNo job, std::optional<std::uint32_t> index = {}, std::string reason = {}) {

@@ -45,6 +45,7 @@ void Turn::release(Batch& batch, store::Store& store, const Deliver& deliver, st
     Assign assign;
     assign.worker = a.worker;
     assign.fence = a.fence;
+    assign.alternative = a.alternative;
     if (auto got = t.pages->argument(a.fence.task, assign.args, assign.args_sha256); !got.ok()) {
       spdlog::error("The arguments of a task could not be read, it goes back to the queue: {}", got.error().message);
       later.emplace_back(UnsentCall{a.worker, a.fence, {}});
@@ -97,7 +98,7 @@ void Turn::release(Batch& batch, store::Store& store, const Deliver& deliver, st
     out.ended.push_back({e->task, e->end, e->failure, e->attempt, e->worker, e->run_us, results.get(e->body)});
   }
   for (const auto& j : effects.jobs) {
-    out.jobs.push_back({j.job, j.state, j.count, j.counts, j.running, j.cancelled_from, j.paused, j.open});
+    out.jobs.push_back({j.job, j.state, j.count, j.counts, j.running, j.assigned, j.cancelled_from, j.paused, j.open});
     if (!ended(j.state)) continue;
     t.pages->ended(j.job);
     t.inputs->ended(j.job);

@@ -41,6 +41,7 @@ Result<> Turn::load(store::Store& store, Now now) {
     t.worker_numbers[w.id] = w.worker;
     t.last_worker = std::max(t.last_worker, w.worker.value);
     if (w.connected) farm.load_expected(w.worker);
+    farm.load_quarantine(w.quarantine, now);
   }
   farm.loaded(now);
   return {};
@@ -78,6 +79,8 @@ void Turn::committed(Batch& batch) {
   impl_->committed_jobs = std::max(impl_->committed_jobs, batch.last_job);
   auto& ends = impl_->committed_ends;
   ends.insert(ends.end(), batch.ended.begin(), batch.ended.end());
+  auto& extends = impl_->committed_extends;
+  extends.insert(extends.end(), batch.extends.begin(), batch.extends.end());
 }
 
 std::uint64_t Turn::incarnation() const {
@@ -117,16 +120,19 @@ std::unique_ptr<Batch> Turn::Impl::seal(Now now) {
 void Turn::Impl::catch_up() {
   JobNo jobs;
   std::vector<JobNo> ends;
+  std::vector<std::string> extends;
   {
     const std::lock_guard lock(mutex);
     jobs = committed_jobs;
     ends.swap(committed_ends);
+    extends.swap(committed_extends);
   }
   for (; !uncommitted_order.empty() && uncommitted_order.front().first <= jobs; uncommitted_order.pop_front()) {
     const auto it = uncommitted.find(uncommitted_order.front().second);
     if (it != uncommitted.end() && it->second.job <= jobs) uncommitted.erase(it);
   }
   for (const JobNo no : ends) ended_uncommitted.erase(no);
+  for (const std::string& key : extends) uncommitted_extends.erase(key);
 }
 
 void Turn::Impl::flush(Now now) {
@@ -152,6 +158,11 @@ void Turn::Impl::on(ReportCall& call, Now now) {
   const WorkerNo w = call.worker;
   (void)step(core::WorkerAlive{w}, now);
   if (call.window != 0) (void)step(core::WorkerWindow{w, call.window}, now);
+  if (call.offer) {
+    const auto body = keep(std::move(call.offer->body));
+    const auto stepped = step(core::WorkerChanged{w, std::move(call.offer->capacity), body}, now);
+    if (!stepped.result.ok()) batch.bodies.pop_back();
+  }
   for (const Fence& fence : call.started) (void)step(core::AttemptStarted{w, fence}, now);
   for (const Fence& fence : call.paused) (void)step(core::AttemptPaused{w, fence, true}, now);
   for (const Fence& fence : call.resumed) (void)step(core::AttemptPaused{w, fence, false}, now);

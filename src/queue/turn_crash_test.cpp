@@ -24,10 +24,11 @@ struct Outside {
   };
   std::map<std::string, JobNo> keys;  // of acknowledged submits
   std::map<JobNo, Job> jobs;
+  std::map<std::pair<JobNo, std::string>, std::uint32_t> extends;  // by key: what was answered
   std::map<TaskId, std::pair<TaskEnd, std::string>> ended;
   std::set<std::pair<TaskId, Attempt>> handed_out;
   std::map<TaskId, Fence> holds;  // of the one worker
-  std::uint64_t answers = 0, refusals = 0;
+  std::uint64_t answers = 0, refusals = 0, same_again = 0;
 };
 
 class Life {
@@ -45,7 +46,7 @@ class Life {
     cell.seen = [&](const Delivery& d) { delivered(d); };
     HelloCall hello = hello_of("w", 8);
     if (prng_.below(2) == 0) {
-      for (const auto& [task, fence] : out_.holds) hello.held.emplace_back(fence, true);
+      for (const auto& [task, fence] : out_.holds) hello.held.push_back({fence, true});
     } else {
       out_.holds.clear();
     }
@@ -193,7 +194,7 @@ class Life {
     call.done = [this, key = call.body.key, count = call.header.count,
                  open = call.header.open](Result<SubmitCall::Answer> r) {
       if (!r.ok()) return static_cast<void>(out_.refusals += 1);
-      acknowledged(r->job, key, count, open);
+      acknowledged(r->job, key, r->existed ? 0 : count, open);  // said before, it may have been another
     };
     cell_->turn->take(std::move(call), cell_->now);
   }
@@ -217,9 +218,20 @@ class Life {
     call.job = some_job();
     call.count = 1 + static_cast<std::uint32_t>(prng_.below(3));
     call.close = prng_.below(2) == 0;
-    call.done = [this, no = call.job](Result<std::uint32_t> r) {
+    if (prng_.below(3) > 0) call.key = "add " + std::to_string(prng_.below(4));
+    if (!out_.extends.empty() && prng_.below(2) == 0) {  // one that was answered already, in this life or before
+      auto it = out_.extends.begin();
+      std::advance(it, static_cast<std::ptrdiff_t>(prng_.below(out_.extends.size())));
+      std::tie(call.job, call.key) = it->first;
+    }
+    call.done = [this, no = call.job, key = call.key](Result<std::uint32_t> r) {
       if (!r.ok()) return static_cast<void>(out_.refusals += 1);
       out_.answers += 1;
+      if (!key.empty()) {
+        const auto [it, fresh] = out_.extends.try_emplace({no, key}, *r);
+        ASSERT_EQ(it->second, *r) << "one key, two answers";
+        out_.same_again += fresh ? 0 : 1;
+      }
       auto& job = out_.jobs[no];
       job.count = std::max(job.count, *r);
       ASSERT_GE(cell_->reader->job(no).value()->count, *r) << "tasks were acknowledged before they were on disk";
@@ -331,7 +343,7 @@ class Life {
 };
 
 TEST(TurnCrash, NothingToldIsLostAndNothingIsToldBeforeItIsOnDisk) {
-  std::uint64_t told = 0, handed_out = 0, answers = 0;
+  std::uint64_t told = 0, handed_out = 0, answers = 0, same_again = 0;
   std::set<End> reached;
   for (std::uint64_t seed = 1; seed <= 60; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -358,11 +370,13 @@ TEST(TurnCrash, NothingToldIsLostAndNothingIsToldBeforeItIsOnDisk) {
     told += outside.ended.size();
     handed_out += outside.handed_out.size();
     answers += outside.answers;
+    same_again += outside.same_again;
   }
   EXPECT_EQ(reached.size(), kEnds);
   EXPECT_GT(told, 3000u);
   EXPECT_GT(handed_out, 3000u);
   EXPECT_GT(answers, 3000u);
+  EXPECT_GT(same_again, 20u);
 }
 
 }  // namespace

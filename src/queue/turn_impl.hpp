@@ -40,15 +40,18 @@ struct Turn::Impl {
   };
   std::unordered_map<std::string, Named> uncommitted;
   std::deque<std::pair<JobNo, std::string>> uncommitted_order;
+  // Keys of extends that the reader may not see yet, behind the job's number; and what each was answered.
+  std::unordered_map<std::string, std::uint32_t> uncommitted_extends;
   // Jobs that ended, but not on disk for all the reader knows.
   std::unordered_map<JobNo, core::NoteJob> ended_uncommitted;
 
   // ---- any thread
   std::unique_ptr<PageCache> pages;
   std::unique_ptr<Inputs> inputs;
-  std::mutex mutex;  // of the two that follow: told by the committer, taken up by the engine
+  std::mutex mutex;  // of those that follow: told by the committer, taken up by the engine
   JobNo committed_jobs;
   std::vector<JobNo> committed_ends;
+  std::vector<std::string> committed_extends;
   std::atomic<std::uint64_t> events{0}, batches{0}, tasks_ended{0}, assigned{0};
 
   // ---- turn.cpp
@@ -84,6 +87,7 @@ struct Turn::Impl {
   void on(SubmitCall& call, Now now);
   void on(GraphCall& call, Now now);
   void on(ExtendCall& call, Now now);
+  Result<std::optional<std::uint32_t>> known_extend(const ExtendCall& call);
   Result<Known> known_job(const core::JobBody& body, Now now);
   Result<Known> known_key(const core::JobBody& body);
   Result<Known> known_word(const core::JobBody& body, Now now);

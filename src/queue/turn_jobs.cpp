@@ -243,7 +243,7 @@ void Turn::Impl::on(SetUserCall& call, Now now) {
   answer(call.done, step(core::SetUser{std::move(call.user), call.limits}, now).result);
 }
 void Turn::Impl::on(SetPolicyCall& call, Now now) {
-  answer(call.done, farm->set_policy(call.name, now));
+  answer(call.done, farm->set_policy(call.name, now, &batch.effects));
 }
 
 void Turn::Impl::on(ForgetAllCall& call, Now now) {

@@ -361,8 +361,30 @@ void Turn::Impl::on(GraphCall& call, Now now) {
   answer(call.done, Result<Answers>(std::move(answers)));
 }
 
+namespace {
+std::string name_of(const ExtendCall& call) {
+  return std::to_string(call.job.value) + "/" + call.key;
+}
+}  // namespace
+
+Result<std::optional<std::uint32_t>> Turn::Impl::known_extend(const ExtendCall& call) {
+  if (call.key.empty() || GRANGE_MUTANT("extend_key_ignored")) return std::optional<std::uint32_t>();
+  catch_up();
+  if (const auto it = uncommitted_extends.find(name_of(call)); it != uncommitted_extends.end()) {
+    GRANGE_MARK("key_of_extend_not_on_disk");
+    return std::optional(it->second);
+  }
+  return reader->find_extend(call.job, call.key);
+}
+
 void Turn::Impl::on(ExtendCall& call, Now now) {
   const auto fail = [&](Error error) { answer(call.done, Result<std::uint32_t>(std::move(error))); };
+  auto known = known_extend(call);
+  if (!known.ok()) return fail(std::move(known).error());
+  if (*known) {
+    GRANGE_MARK("extend_said_again");
+    return answer(call.done, Result<std::uint32_t>(**known));
+  }
   const auto view = farm->job(call.job);
   if (!view) {
     return fail(no_longer(call.job,
@@ -395,12 +417,16 @@ void Turn::Impl::on(ExtendCall& call, Now now) {
     more.blobs = std::move(call.blobs);
     body = keep(std::move(more));
   }
-  auto stepped = step(core::ExtendJob{call.job, call.count, call.close, body, std::move(facts)}, now);
+  auto stepped = step(core::ExtendJob{call.job, call.count, call.close, body, std::move(facts), call.key}, now);
   if (!stepped.result.ok()) {
     if (body != core::kNoBody) batch.bodies.pop_back();
     return fail(std::move(stepped.result).error());
   }
   if (body != core::kNoBody) pages->extended(call.job, std::get<core::JobBody>(batch.bodies[body]).pages);
+  if (!call.key.empty()) {
+    batch.extends.push_back(name_of(call));
+    uncommitted_extends[batch.extends.back()] = view->count + call.count;
+  }
   answer(call.done, Result<std::uint32_t>(view->count + call.count));
 }
 

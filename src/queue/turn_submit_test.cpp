@@ -234,6 +234,56 @@ TEST(TurnExtend, AddsTasksWithTheirArguments) {
   }
 }
 
+TEST(TurnExtend, TheSameKeyAgainAddsNothing) {
+  LossyDisk disk("turn", 1);
+  JobNo no, other;
+  const auto add = [](JobNo to, const std::string& key, std::uint32_t count, bool close = false) {
+    ExtendCall call;
+    call.job = to;
+    call.key = key;
+    call.count = count;
+    call.close = close;
+    call.pages = pages(0, count);
+    return call;
+  };
+  {
+    Cell cell(disk);
+    SubmitCall open = job(0);
+    open.header.open = true;
+    no = cell.submit(open)->job;
+    other = cell.submit(open)->job;
+    // Before any of it is on disk; in a batch that is being written; and after it.
+    const auto first = cell.put<std::uint32_t>(add(no, "a", 3));
+    const auto twin = cell.put<std::uint32_t>(add(no, "a", 3));
+    EXPECT_FALSE(first->has_value() || twin->has_value()) << "nothing is promised before it is on disk";
+    auto batch = cell.turn->seal(cell.now);
+    const auto late = cell.put<std::uint32_t>(add(no, "a", 3));
+    cell.write(*batch);
+    EXPECT_FALSE(late->has_value()) << "its batch comes after";
+    cell.cycle();
+    for (const auto& answer : {first, twin, late}) EXPECT_EQ(***answer, 3u);
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "b", 2)), 5u);
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "a", 9)), 3u) << "not only the last key is known";
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(other, "a", 4)), 4u) << "a key is of its job";
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "", 1)), 6u);
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "", 1)), 7u) << "none at all is new each time";
+  }
+  disk.kill();
+  {
+    Cell cell(disk);
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "b", 2)), 5u);
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "end", 0, true)), 7u);
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "end", 0, true)), 7u) << "though it is closed";
+    EXPECT_EQ(cell.ask<std::uint32_t>(add(no, "new", 1)).error().cls, ErrorClass::invalid_state_transition);
+    const WorkerNo w = cell.hello("w", 16);
+    run(cell, w);
+    EXPECT_EQ(cell.jobs[no].state, JobState::completed);
+    EXPECT_EQ(cell.jobs[no].counts.completed, 7u);
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "a", 3)), 3u) << "even after its end";
+    EXPECT_EQ(*cell.ask<std::uint32_t>(add(no, "end", 0, true)), 7u);
+  }
+}
+
 TEST(TurnExtend, OfAJobThatRunsInThisLifeGivesEachTaskItsArgument) {
   LossyDisk disk("turn", 1);
   Cell cell(disk);

@@ -10,6 +10,7 @@ using grange::testing::Fault;
 using grange::testing::LossyDisk;
 using testing::Cell;
 using testing::child;
+using testing::hello_of;
 using testing::job;
 using testing::on;
 using testing::run;
@@ -248,6 +249,113 @@ TEST(TurnWorkers, AreReleasedFromQuarantineOnlyIfThere) {
   LossyDisk disk("turn", 1);
   Cell cell(disk);
   EXPECT_EQ(cell.ask<Unit>(ReleaseWorkerCall{{3}, {}}).error().cls, ErrorClass::not_found);
+}
+
+TEST(TurnWorkers, AQuarantineOutlivesARestart) {
+  LossyDisk disk("turn", 1);
+  {
+    Cell cell(disk);
+    const WorkerNo w = cell.hello("w", 1);
+    SubmitCall call = job(20);
+    call.header.retry.max_attempts = 1;
+    const JobNo first = cell.submit(call)->job;
+    const JobNo second = cell.submit(call)->job;
+    for (std::uint32_t i = 0; i < limits::kQuarantineAfter; ++i) {
+      const auto held = cell.take();
+      ASSERT_FALSE(held.empty());
+      ReportCall report;
+      report.worker = w;
+      report.results.push_back(testing::result_of(held.back().fence, false));
+      report.results[0].failure = FailureClass::engine;
+      cell.report(std::move(report));
+      if (i == 0) {
+        ASSERT_TRUE(cell.cancel(first, {}, "enough").ok());
+        EXPECT_EQ((*cell.reader->job(first))->reason, "enough") << "of what was never handed out";
+      }
+    }
+    EXPECT_TRUE(cell.take().empty());
+    EXPECT_EQ(cell.jobs[second].counts.failed, limits::kQuarantineAfter - 1);
+  }
+  disk.kill();
+  Cell cell(disk);
+  const WorkerNo w = cell.hello("w", 1);
+  EXPECT_TRUE(cell.turn->farm().worker(w)->quarantined);
+  EXPECT_TRUE(cell.take().empty());
+  cell.hello("another", 1);
+  EXPECT_EQ(cell.take().size(), 1u);
+}
+
+TEST(TurnWorkers, WhatTheyOfferChanges) {
+  LossyDisk disk("turn", 1);
+  Cell cell(disk);
+  const WorkerNo w = cell.hello("w");
+  SubmitCall call = job(1);
+  call.header.request.model = "m";
+  ASSERT_TRUE(cell.submit(call).ok());
+  EXPECT_TRUE(cell.take().empty());
+  const auto offer = [&](WorkerNo of) {
+    const HelloCall hello = hello_of("w");
+    ReportCall report;
+    report.worker = of;
+    report.offer = {hello.body, hello.capacity};
+    report.offer->body.manifest = "now with a model";
+    report.offer->capacity.models = {"m"};
+    cell.report(std::move(report));
+  };
+  offer({99});
+  EXPECT_TRUE(cell.take().empty()) << "nobody knows that one";
+  offer(w);
+  EXPECT_EQ(cell.take().size(), 1u);
+  const auto rows = cell.reader->workers();
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ(rows->at(0).manifest, "now with a model");
+}
+
+TEST(TurnWorkers, HearWhichAlternativeIsMeantAndSayItAfterARestart) {
+  LossyDisk disk("turn", 1);
+  Fence fence;
+  {
+    Cell cell(disk);
+    cell.hello("w");
+    SubmitCall call = job(1);
+    call.header.request.gpus_milli = 1000;
+    call.header.alternatives.push_back(call.header.request);
+    call.header.alternatives[0].gpus_milli = 0;
+    call.header.alternatives[0].cpus_milli = 1500;
+    ASSERT_TRUE(cell.submit(call).ok());
+    ASSERT_EQ(cell.assigned.size(), 1u);
+    EXPECT_EQ(cell.assigned[0].alternative, 1u);
+    fence = cell.assigned[0].fence;
+  }
+  for (const std::uint32_t said : {1u, 7u}) {  // 7: there is no such one
+    disk.kill();
+    Cell cell(disk);
+    const WorkerNo w = cell.hello("w", 4, {{fence, true, said}});
+    EXPECT_EQ(cell.turn->farm().worker(w)->cpus_used_milli, said == 1 ? 1500u : 1000u);
+  }
+}
+
+TEST(TurnPolicy, TheOneThatWasChosenOutlivesARestart) {
+  LossyDisk disk("turn", 1);
+  {
+    Cell cell(disk);
+    ASSERT_TRUE(cell.ask<Unit>(SetPolicyCall{"fifo", {}}).ok());
+    EXPECT_FALSE(cell.ask<Unit>(SetPolicyCall{"magic", {}}).ok());
+  }
+  disk.kill();
+  {
+    Cell cell(disk);
+    EXPECT_EQ(cell.turn->farm().policy(), "fifo");
+    ASSERT_TRUE(cell.ask<Unit>(PauseFarmCall{true, {}}).ok());
+  }
+  disk.kill();
+  {
+    Cell cell(disk, {.policy = "least_loaded"});
+    EXPECT_EQ(cell.turn->farm().policy(), "least_loaded") << "who starts it with another means that one";
+  }
+  disk.kill();
+  Cell cell(disk);
+  EXPECT_EQ(cell.turn->farm().policy(), "fifo") << "a pause does not forget it";
 }
 
 TEST(TurnGang, EachMemberKnowsTheOthers) {

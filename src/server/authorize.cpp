@@ -72,6 +72,10 @@ std::string_view name(Action action) {
       return "set_schedules";
     case Action::see_metrics:
       return "see_metrics";
+    case Action::use_models:
+      return "use_models";
+    case Action::list_models:
+      return "list_models";
     case Action::keep_session:
       return "keep_session";
   }
@@ -138,6 +142,7 @@ const std::vector<MessageRule>& frame_rules() {
       {"request.pause", Action::pause_job},
       {"request.extend", Action::extend_job},
       {"hello.worker", Action::serve_as_worker},
+      {"relay", Action::serve_as_worker},
   };
   return rules;
 }

@@ -54,6 +54,8 @@ enum class Action : std::uint8_t {
   see_schedules,
   set_schedules,
   see_metrics,
+  use_models,   // through the gateway
+  list_models,  // that it offers
   keep_session,
 };
 std::string_view name(Action action);

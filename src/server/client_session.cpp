@@ -28,6 +28,7 @@ void to_wire(const JobFigures& job, pb::JobStatus& out) {
   out.set_failed(job.row.counts.failed);
   out.set_cancelled(job.row.counts.cancelled);
   out.set_running(job.running);
+  out.set_assigned(job.assigned);
   out.set_paused(job.row.paused);
   out.set_open(job.row.open);
 }
@@ -199,10 +200,12 @@ void ClientSession::pause(std::uint64_t id, const pb::PauseRequest& request) {
 }
 
 void ClientSession::extend(std::uint64_t id, pb::ExtendRequest& request) {
-  operations_.extend(
-      principal_, request.job_id(),
-      {.pages = take_pages(*request.mutable_payloads()), .count = request.count(), .close = request.close()},
-      then_status(id, request.job_id()));
+  operations_.extend(principal_, request.job_id(),
+                     {.pages = take_pages(*request.mutable_payloads()),
+                      .count = request.count(),
+                      .close = request.close(),
+                      .key = request.key()},
+                     then_status(id, request.job_id()));
 }
 
 void ClientSession::submit(std::uint64_t id, pb::SubmitJob& in) {

@@ -21,6 +21,8 @@ std::string_view name(Topic topic) {
       return "workers";
     case Topic::system:
       return "system";
+    case Topic::runs:
+      return "runs";
   }
   return "system";
 }
@@ -37,7 +39,11 @@ bool Topics::wants(const Fact& fact) const {
       return workers;
     case Topic::system:
       return system;
+    case Topic::runs:
+      if (runs) return true;
+      break;
   }
+  if (!fact.run.empty() && std::find(run_refs.begin(), run_refs.end(), fact.run) != run_refs.end()) return true;
   if (job_refs.empty() || fact.job.value == 0) return false;
   const std::string number = std::to_string(fact.job.value);
   for (const std::string& ref : job_refs) {
@@ -58,6 +64,11 @@ std::optional<Topics> Topics::parse(const std::vector<std::string>& names, std::
       out.workers = true;
     } else if (one == "system") {
       out.system = true;
+    } else if (one == "runs") {
+      out.runs = true;
+    } else if (one.starts_with("run:") && one.size() > 4 && one.size() <= 4 + limits::kNameBytes &&
+               out.run_refs.size() < 1000) {
+      out.run_refs.push_back(one.substr(4));
     } else if (one.starts_with("job:") && one.size() > 4 && one.size() <= 4 + limits::kNameBytes &&
                out.job_refs.size() < 1000) {
       out.job_refs.push_back(one.substr(4));
@@ -66,17 +77,25 @@ std::optional<Topics> Topics::parse(const std::vector<std::string>& names, std::
       return std::nullopt;
     }
   }
-  if (!out.jobs && !out.tasks && !out.workers && !out.system && out.job_refs.empty()) {
-    out.jobs = out.workers = out.system = true;
+  if (!out.jobs && !out.tasks && !out.workers && !out.system && !out.runs && out.job_refs.empty() &&
+      out.run_refs.empty()) {
+    out.jobs = out.workers = out.system = out.runs = true;
   }
   return out;
 }
 
 void Events::publish(Topic topic, JobNo job, const std::string& job_id, std::string_view type,
-                     std::string_view data_json, WallMs at) {
-  Fact fact{.number = next_++, .topic = topic, .job = job, .job_id = job_id, .type = std::string(type), .json = {}};
+                     std::string_view data_json, WallMs at, const std::string& run) {
+  Fact fact{.number = next_++,
+            .topic = topic,
+            .job = job,
+            .job_id = job_id,
+            .run = run,
+            .type = std::string(type),
+            .json = {}};
   std::string of_job;
-  if (job.value != 0) of_job = fmt::format(R"("job_id":{},)", boost::json::serialize(boost::json::string(job_id)));
+  if (!run.empty()) of_job = fmt::format(R"("run_id":{},)", boost::json::serialize(boost::json::string(run)));
+  if (job.value != 0) of_job += fmt::format(R"("job_id":{},)", boost::json::serialize(boost::json::string(job_id)));
   fact.json =
       fmt::format(R"({{"event":{},"topic":"{}","type":"{}",{}"time":"{}","data":{}}})", fact.number, name(topic), type,
                   of_job, iso_time(at), data_json.empty() ? std::string_view("{}") : data_json);

@@ -16,7 +16,7 @@
 
 namespace grange::server {
 
-enum class Topic : std::uint8_t { jobs, tasks, workers, system };
+enum class Topic : std::uint8_t { jobs, tasks, workers, system, runs };
 std::string_view name(Topic topic);
 
 struct Fact {
@@ -24,14 +24,16 @@ struct Fact {
   Topic topic{};
   JobNo job{};  // 0: of no job
   std::string job_id;
+  std::string run = {};   // of a race: its id
   std::string type = {};  // "job_progress"
   std::string json = {};  // {"event":N,"topic":..,"type":..,"job_id":..,"time":..,"data":{..}}
 };
 
-// "jobs", "tasks", "workers", "system", "job:7" (jobs and tasks facts of one job). Empty: everything but tasks.
+// "jobs", "tasks", "workers", "system", "runs", "job:7" (jobs and tasks facts of one job), "run:ID" (all of one race).
+// Empty: everything but tasks.
 struct Topics {
-  bool jobs = false, tasks = false, workers = false, system = false;
-  std::vector<std::string> job_refs = {};
+  bool jobs = false, tasks = false, workers = false, system = false, runs = false;
+  std::vector<std::string> job_refs = {}, run_refs = {};
   bool wants(const Fact& fact) const;
   // nullopt: a name that is none of these; `bad` gets it.
   static std::optional<Topics> parse(const std::vector<std::string>& names, std::string& bad);
@@ -49,7 +51,7 @@ class Events {
       : next_(first_number), kept_(kept) {}
 
   void publish(Topic topic, JobNo job, const std::string& job_id, std::string_view type, std::string_view data_json,
-               WallMs at);
+               WallMs at, const std::string& run = {});
   // From number `from` on; nullopt: from now on. nullopt: too many followers.
   std::optional<Follower> follow(Topics topics, std::optional<std::uint64_t> from, Sink sink);
   void writable(Follower follower);
@@ -69,7 +71,9 @@ class Events {
     bool busy = false;  // its sink is being called: it may unfollow or become writable in there
   };
   void catch_up(Follower id);
-  static bool of_tasks(const Topics& topics) { return topics.tasks || !topics.job_refs.empty(); }
+  static bool of_tasks(const Topics& topics) {
+    return topics.tasks || !topics.job_refs.empty() || !topics.run_refs.empty();
+  }
 
   std::uint64_t next_;
   std::size_t kept_;

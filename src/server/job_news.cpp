@@ -16,10 +16,10 @@ void JobNews::tell(const queue::JobChange& change, std::string_view type) {
   s_.jobs->with(change.job, [this, change, type = std::string(type)](Result<JobMetaPtr> meta) {
     if (!meta) return;  // deleted meanwhile
     const std::string data = fmt::format(
-        R"({{"id":{},"job":{},"name":{},"user":{},"engine":{},"status":"{}","total_tasks":{},"completed_tasks":{},"failed_tasks":{},"cancelled_tasks":{},"running_tasks":{},"paused":{},"open":{}}})",
+        R"({{"id":{},"job":{},"name":{},"user":{},"engine":{},"status":"{}","total_tasks":{},"completed_tasks":{},"failed_tasks":{},"cancelled_tasks":{},"running_tasks":{},"assigned_tasks":{},"paused":{},"open":{}}})",
         wire::quoted((*meta)->id), change.job.value, wire::quoted((*meta)->name), wire::quoted((*meta)->user),
         wire::quoted((*meta)->engine), core::name(change.state), change.count, change.counts.completed,
-        change.counts.failed, change.counts.cancelled, change.running, change.paused, change.open);
+        change.counts.failed, change.counts.cancelled, change.running, change.assigned, change.paused, change.open);
     s_.events->publish(Topic::jobs, change.job, (*meta)->id, type, data, s_.clock.now().wall);
   });
 }

@@ -295,9 +295,10 @@ void JsonSession::subscribe(const wire::JsonMessage& message) {
   std::string bad;
   auto topics = Topics::parse(names, bad);
   if (!topics) {
-    return refuse({ErrorClass::invalid_argument, "There is no topic \"" + bad.substr(0, 64) +
-                                                     "\"; there are jobs, tasks, workers, system and job:ID."},
-                  "");
+    return refuse(
+        {ErrorClass::invalid_argument, "There is no topic \"" + bad.substr(0, 64) +
+                                           "\"; there are jobs, tasks, workers, system, runs, job:ID and run:ID."},
+        "");
   }
   std::optional<std::uint64_t> from;
   if (const json::value* number = message.data.if_contains("from");

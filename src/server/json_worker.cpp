@@ -47,6 +47,7 @@ void JsonSession::register_worker(const wire::JsonMessage& message, bool asks_fo
                      .memory = 1ull << 50,
                      .disk = 1ull << 50,
                      .engines = {std::string(kPythonJson)}};
+    label_as(call.capacity, id);
     call.window = 1;
     call.resumable = false;
     call.done = [weak = self->weak_from_this(), post = self->s_.post,

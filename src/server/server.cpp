@@ -11,7 +11,9 @@
 #include "net/listener.hpp"
 #include "server/api/rest.hpp"
 #include "server/doorway.hpp"
+#include "server/gateway/gateway.hpp"
 #include "server/job_news.hpp"
+#include "server/runs/run_book.hpp"
 #include "server/schedules.hpp"
 
 namespace grange::server {
@@ -127,6 +129,8 @@ class ServerImpl final : public Server {
     s_.jobs = jobs_.get();
     hub_ = std::make_unique<WorkerHub>(s_);
     s_.workers = hub_.get();
+    gateway_ = std::make_unique<gateway::Gateway>(s_);
+    s_.gateway = gateway_.get();
     std::vector<store::ScheduleRow> schedules;
     {
       auto reader = store_->reader();
@@ -143,6 +147,14 @@ class ServerImpl final : public Server {
     operations_ = std::make_unique<Operations>(s_, watch_);
     schedules_ = std::make_unique<Schedules>(schedule_ports());
     schedules_->load(std::move(schedules));
+    runs_ = std::make_unique<RunBook>(
+        s_, *operations_, RunPorts{[this](auto work, auto done) { on_store(std::move(work), std::move(done)); }});
+    s_.runs = runs_.get();
+    {
+      auto reader = store_->reader();
+      if (!reader) return std::move(reader).error();
+      if (auto loaded = runs_->load(**reader); !loaded) return loaded;
+    }
     worker_sessions_ = std::make_unique<WorkerSessions>(s_, *output_);
     client_sessions_ = std::make_unique<ClientSessions>(s_, *operations_);
     json_sessions_ = std::make_unique<JsonSessions>(s_, *operations_, watch_, *worker_sessions_, *output_);
@@ -187,6 +199,7 @@ class ServerImpl final : public Server {
       queue_->stop();
       logs_->flush();
       post([this, done] {
+        gateway_->stop();
         worker_sessions_->goodbye_all("the server is stopping");
         client_sessions_->goodbye_all("the server is stopping");
         events_->publish(Topic::system, {}, "", "server_stopping", "{}", clock_.now().wall);
@@ -306,6 +319,7 @@ class ServerImpl final : public Server {
       if (ended.task.job() != last) output_->task_ended(last = ended.task.job());
     }
     news_->deliver(delivery);
+    runs_->deliver(delivery);
     for (const queue::JobChange& change : delivery.jobs) watch_.changed(change);
   }
 
@@ -313,10 +327,12 @@ class ServerImpl final : public Server {
     const Now now = clock_.now();
     worker_sessions_->tick(now);
     hub_->tick(now.mono);
+    gateway_->tick(now);
     client_sessions_->tick(now);
     json_sessions_->tick(now);
     output_->tick();
     news_->tick();
+    runs_->tick(now);
     rest_->tick(now);
   }
 
@@ -374,10 +390,12 @@ class ServerImpl final : public Server {
   std::unique_ptr<JobBook> jobs_;
   JobWatch watch_;
   std::unique_ptr<WorkerHub> hub_;
+  std::unique_ptr<gateway::Gateway> gateway_;
   std::unique_ptr<TaskOutput> output_;
   std::unique_ptr<JobNews> news_;
   std::unique_ptr<Operations> operations_;
   std::unique_ptr<Schedules> schedules_;
+  std::unique_ptr<RunBook> runs_;
   std::unique_ptr<WorkerSessions> worker_sessions_;
   std::unique_ptr<ClientSessions> client_sessions_;
   std::unique_ptr<JsonSessions> json_sessions_;

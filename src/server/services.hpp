@@ -17,7 +17,11 @@
 
 namespace grange::server {
 
+class RunBook;
 class WorkerHub;
+namespace gateway {
+class Gateway;
+}
 
 struct Services {
   net::Loop& loop;
@@ -32,6 +36,8 @@ struct Services {
   Events* events = nullptr;
   JobBook* jobs = nullptr;
   WorkerHub* workers = nullptr;
+  RunBook* runs = nullptr;
+  gateway::Gateway* gateway = nullptr;
   Post post;
   Instant started{};
   WallMs started_at{};

@@ -66,6 +66,21 @@ void TaskOutput::started(Fence fence, WorkerNo worker) {
   });
 }
 
+void TaskOutput::event(Fence fence, WorkerNo worker, const std::string& type, std::uint64_t time_us,
+                       const std::string& data) {
+  if (!s_.events->tasks_followed()) return;
+  s_.jobs->with(fence.task.job(), [this, fence, worker, type, time_us, data](Result<JobMetaPtr> meta) {
+    if (!meta || !s_.events->tasks_followed((*meta)->job, (*meta)->id)) return;
+    const std::uint32_t index = fence.task.index();
+    s_.events->publish(
+        Topic::tasks, (*meta)->job, (*meta)->id, type,
+        fmt::format(R"({{"task":{},"index":{},"attempt":{},"worker_id":{},"t_ms":{:.3f},"payload":{}}})",
+                    wire::quoted((*meta)->id + "/" + std::to_string(index)), index, fence.attempt,
+                    wire::quoted(s_.workers->name_of(worker)), static_cast<double>(time_us) / 1000, data),
+        s_.clock.now().wall);
+  });
+}
+
 void TaskOutput::progress(Fence fence, WorkerNo worker, double done, double total, const std::string& text) {
   const auto [it, fresh] = kept_.try_emplace(fence.task);
   if (fresh) {

@@ -21,6 +21,8 @@ class TaskOutput {
   void flush();                 // hands what was logged to the store; called when a message was read, and on ticks
   bool holds(JobNo job) const;  // lines of it wait here, because the store takes none
   void started(Fence fence, WorkerNo worker);  // an event, when somebody follows tasks
+  // What an engine shows of a running attempt (data: a JSON object), when somebody follows it.
+  void event(Fence fence, WorkerNo worker, const std::string& type, std::uint64_t time_us, const std::string& data);
   void progress(Fence fence, WorkerNo worker, double done, double total, const std::string& text);
   struct Progress {
     double done = 0, total = 0;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "server/api/validate.hpp"
 #include "server/text.hpp"
@@ -23,6 +24,32 @@ void refuse(queue::ResultReport& report, core::FailureClass failure, bool perman
   report.body.files.clear();
   report.body.blobs.clear();
   report.body.message = std::move(why);
+}
+
+// Those that its owner names, and those of its services that fit the machine. A service's word on the context counts;
+// of two services, that of the one which can do more.
+void add_models(const pb::Manifest& manifest, core::Capacity& out) {
+  std::map<std::string, std::uint32_t> of_services;
+  const auto add = [&](const std::string& name, std::uint32_t context) {
+    if (!valid_name(name) || of_services.size() >= kModels) return;  // a service calls its models what it likes
+    const auto [it, fresh] = of_services.emplace(name, context);
+    if (!fresh && it->second != 0) it->second = context == 0 ? 0 : std::max(it->second, context);
+  };
+  for (const pb::Service& service : manifest.services()) {
+    if (service.state() == "down") continue;
+    for (const pb::Model& model : service.models()) {
+      if (model.fit() == "FAIL" && model.max_context() == 0) continue;
+      add(model.name(), model.max_context());
+      constexpr std::string_view latest = ":latest";  // Ollama's name for "no tag given"
+      if (service.kind() == "ollama" && model.name().ends_with(latest))
+        add(model.name().substr(0, model.name().size() - latest.size()), model.max_context());
+    }
+  }
+  for (const std::string& model : manifest.models()) of_services.emplace(model, 0);
+  for (const auto& [name, context] : of_services) {
+    out.models.push_back(name);
+    out.contexts.push_back(context);
+  }
 }
 
 }  // namespace
@@ -60,8 +87,8 @@ Result<core::Capacity> to_capacity(const pb::Manifest& manifest) {
   for (const std::string& model : manifest.models()) {
     if (!valid_name(model))
       return Error{ErrorClass::invalid_argument, "The manifest names a model that cannot be one."};
-    out.models.push_back(model);
   }
+  add_models(manifest, out);
   out.life = Millis{static_cast<std::int64_t>(std::min<std::uint64_t>(manifest.life_ms(), kLongestLife))};
   if (out.engines.size() > 64 || manifest.labels_size() > static_cast<int>(limits::kLabels)) {
     return Error{ErrorClass::invalid_argument, "The manifest has too many engines or labels."};
@@ -73,10 +100,14 @@ Result<core::Capacity> to_capacity(const pb::Manifest& manifest) {
   }
   std::sort(out.engines.begin(), out.engines.end());
   out.engines.erase(std::unique(out.engines.begin(), out.engines.end()), out.engines.end());
-  std::sort(out.models.begin(), out.models.end());
-  out.models.erase(std::unique(out.models.begin(), out.models.end()), out.models.end());
   std::sort(out.labels.begin(), out.labels.end());
   return out;
+}
+
+void label_as(core::Capacity& capacity, const std::string& worker_id) {
+  std::erase_if(capacity.labels, [](const auto& one) { return one.first == kWorkerLabel; });
+  capacity.labels.emplace_back(kWorkerLabel, worker_id);
+  std::sort(capacity.labels.begin(), capacity.labels.end());
 }
 
 queue::ResultReport to_report(pb::TaskResult& result, const store::BlobStore& blobs) {
@@ -94,7 +125,9 @@ queue::ResultReport to_report(pb::TaskResult& result, const store::BlobStore& bl
     const int stage = static_cast<int>(result.stage());
     if (stage > 0 && stage <= static_cast<int>(core::Stage::upload)) report.stage = static_cast<core::Stage>(stage);
     body.stage = report.stage;
-    if (report.failure == core::FailureClass::exception) {
+    // Of an engine it is the class of what went wrong: "missing_model".
+    if (report.failure == core::FailureClass::exception || report.failure == core::FailureClass::engine ||
+        report.failure == core::FailureClass::out_of_memory) {
       report.exception = cut_utf8(std::move(*result.mutable_exception()), limits::kNameBytes);
       body.exception = report.exception;
     }

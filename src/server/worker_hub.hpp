@@ -9,9 +9,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "grange/v1/wire.pb.h"
 #include "server/services.hpp"
 
 namespace grange::server {
+
+namespace pb = ::grange::v1;
 
 // What a worker last said of itself.
 struct WorkerFigures {
@@ -34,6 +37,12 @@ class WorkerChannel {
   virtual void take_back(const queue::Order& order) = 0;
   virtual void acknowledge(const queue::AckOrder& ack) = 0;
   virtual void drain() = 0;
+  // At once, whatever else waits; `relay` stays as it is. False: there is no room for more until the gateway hears that
+  // there is, or no connection at all.
+  virtual bool relay(pb::Relay& relay) {
+    static_cast<void>(relay);
+    return false;
+  }
   virtual void flush() = 0;
   virtual void lost() = 0;  // its lease ended: what it held is somebody else's
   virtual const std::string& id() const = 0;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "server/gateway/gateway.hpp"
 #include "server/text.hpp"
 #include "server/worker_sessions.hpp"
 
@@ -10,7 +11,8 @@ namespace grange::server {
 
 void WorkerSession::assign(queue::Assign& assign, const JobMetaPtr& meta) {
   const JobNo job = assign.fence.task.job();
-  held_[assign.fence.task] = {.attempt = assign.fence.attempt, .epoch = assign.fence.epoch};
+  held_[assign.fence.task] = {
+      .attempt = assign.fence.attempt, .epoch = assign.fence.epoch, .alternative = assign.alternative};
   std::size_t bytes = 48 + assign.args.size() + assign.checkpoint.size() + assign.gang.size() * 32;
   for (const queue::Input& input : assign.inputs) bytes += input.value.size() + 96;
   if (out_bytes_ + bytes > limits::kFrame / 4) close_frame();
@@ -45,6 +47,7 @@ void WorkerSession::assign(queue::Assign& assign, const JobMetaPtr& meta) {
   }
   for (const WorkerNo member : assign.gang) *order.add_gang() = s_.workers->host_of(member);
   order.set_rank(assign.rank);
+  order.set_alternative(assign.alternative);
   out_bytes_ += bytes;
   ++out_items_;
   if (!assign.inputs.empty()) add_inputs(order, assign.inputs);
@@ -177,6 +180,7 @@ void WorkerSession::acknowledge(const queue::AckOrder& ack) {
 
 void WorkerSession::drain() {
   draining_ = true;
+  if (offered_) s_.gateway->drains(number_);
   orders().set_drain(true);
   ++out_items_;
 }

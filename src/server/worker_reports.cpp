@@ -4,10 +4,17 @@
 
 #include <cmath>
 
+#include "server/gateway/gateway.hpp"
+#include "server/runs/run_book.hpp"
 #include "server/text.hpp"
 #include "server/worker_sessions.hpp"
 
 namespace grange::server {
+namespace {
+
+constexpr Bytes kManifest = 1 * MiB;  // in a report
+
+}  // namespace
 
 void WorkerSession::message(std::string bytes, bool binary) {
   alive();
@@ -27,6 +34,11 @@ void WorkerSession::message(std::string bytes, bool binary) {
       return report(*frame.mutable_report());
     case pb::Frame::kHeartbeat:
       return heartbeat(frame.heartbeat());
+    case pb::Frame::kRelay:
+      if (auto may = authorize_message(frame_rules(), socket_->principal(), "relay", {"worker", worker_id_}); !may)
+        return refuse(may.error(), true);
+      if (offered_) s_.gateway->heard(number_, *frame.mutable_relay());
+      return;
     case pb::Frame::kOnlyAck:
       return;
     case pb::Frame::kGoodbye: {
@@ -71,8 +83,12 @@ void WorkerSession::report(pb::WorkerReport& in) {
     call.started.push_back(to_fence(fence));
     const auto it = held_.find({fence.task()});
     if (it == held_.end() || it->second.attempt != fence.attempt()) continue;
-    if (!std::exchange(it->second.started, true)) output_.started(call.started.back(), number_);
+    if (!std::exchange(it->second.started, true)) {
+      output_.started(call.started.back(), number_);
+      s_.runs->began(call.started.back());
+    }
   }
+  live_events(in);
   call.results.reserve(static_cast<std::size_t>(in.results_size()));
   for (pb::TaskResult& result : *in.mutable_results()) call.results.push_back(to_report(result, *s_.blobs));
   for (const pb::Fence& fence : in.returned()) {
@@ -105,14 +121,47 @@ void WorkerSession::report(pb::WorkerReport& in) {
     call.window = std::min(in.window(), limits::kWindow);
     figures_.window = call.window;
   }
-  if (!call.started.empty() || !call.results.empty() || !call.returned.empty() || !call.paused.empty() ||
+  if (in.has_manifest()) {
+    if (in.manifest().ByteSizeLong() > kManifest) {
+      refuse({ErrorClass::too_large, fmt::format("A manifest may have {} MiB.", kManifest / MiB)}, false);
+    } else if (offered_at_ && s_.clock.now().mono - *offered_at_ < kBetweenManifests) {
+      next_manifest_ = std::move(*in.mutable_manifest());
+    } else {
+      take_manifest(in.manifest(), call);
+    }
+  }
+  if (call.offer || !call.started.empty() || !call.results.empty() || !call.returned.empty() || !call.paused.empty() ||
       !call.resumed.empty() || !call.preempted.empty() || !call.checkpoints.empty() || call.window != 0) {
     s_.queue->report(std::move(call));
   }
 }
 
+// The disk, the queue and the gateway all hear of it: so at most one a second, and the newest counts.
+void WorkerSession::take_manifest(const pb::Manifest& manifest, queue::ReportCall& call) {
+  next_manifest_.reset();
+  offered_at_ = s_.clock.now().mono;
+  if (!offers(manifest)) return;
+  call.offer = {.body = {.id = worker_id_, .name = name_, .manifest = manifest_}, .capacity = capacity_};
+  tell_gateway();
+}
+
+// To those who follow its tasks, and to the race that it is part of.
+void WorkerSession::live_events(const pb::WorkerReport& in) {
+  const Instant now = s_.clock.now().mono;
+  for (const pb::EngineEvent& event : in.events()) {
+    const auto it = held_.find({event.task()});
+    if (it == held_.end() || it->second.attempt != event.attempt() || it->second.epoch != event.epoch()) continue;
+    if (!it->second.live.take(event.data_json().size(), now)) continue;
+    auto data = live_event(event.type(), event.data_json());
+    if (!data) continue;
+    const Fence fence{{event.task()}, event.attempt(), event.epoch()};
+    if (!s_.runs->said(fence, event.type(), *data)) output_.event(fence, number_, event.type(), event.time_us(), *data);
+  }
+}
+
 void WorkerSession::drains_itself() {
   draining_ = true;
+  if (offered_) s_.gateway->drains(number_);
   s_.queue->drain(number_);
 }
 

@@ -1,6 +1,7 @@
 // One worker: its connection, from Hello to goodbye.
 #include <spdlog/spdlog.h>
 
+#include "server/gateway/gateway.hpp"
 #include "server/text.hpp"
 #include "server/worker_sessions.hpp"
 
@@ -23,7 +24,8 @@ void WorkerSession::begin(SocketPtr socket, const pb::Hello& hello) {
   heard_from(hello.worker());
   for (const pb::Held& held : hello.worker().held()) {
     const Fence fence = to_fence(held);
-    held_[fence.task] = {.attempt = fence.attempt, .epoch = fence.epoch, .started = held.running()};
+    held_[fence.task] = {
+        .attempt = fence.attempt, .epoch = fence.epoch, .started = held.running(), .alternative = held.alternative()};
   }
   ask_queue(hello, false);
 }
@@ -33,6 +35,7 @@ bool WorkerSession::can_resume(const pb::Hello& hello) const {
 }
 
 void WorkerSession::resume(SocketPtr socket, const pb::Hello& hello) {
+  link_lost();
   if (socket_ != nullptr) socket_->close(close_code::normal, "the session went on over a newer connection");
   socket_ = std::move(socket);
   socket_->set_peer(shared_from_this());
@@ -57,7 +60,25 @@ void WorkerSession::heard_from(const pb::WorkerHello& hello) {
     manifest_ = hello.manifest().SerializeAsString();
     host_ = hello.manifest().hostname().empty() ? worker_id_ : hello.manifest().hostname();
     if (auto capacity = to_capacity(hello.manifest())) capacity_ = std::move(*capacity);
+    label_as(capacity_, worker_id_);
+    next_manifest_.reset();
   }
+}
+
+// False: it says what it said before, or what makes no sense.
+bool WorkerSession::offers(const pb::Manifest& manifest) {
+  std::string bytes = manifest.SerializeAsString();
+  if (bytes == manifest_) return false;
+  auto capacity = to_capacity(manifest);
+  if (!capacity) {
+    refuse(capacity.error(), false);
+    return false;
+  }
+  manifest_ = std::move(bytes);
+  capacity_ = std::move(*capacity);
+  label_as(capacity_, worker_id_);
+  if (!manifest.hostname().empty()) host_ = manifest.hostname();
+  return true;
 }
 
 void WorkerSession::ask_queue(const pb::Hello&, bool resumed) {
@@ -65,7 +86,9 @@ void WorkerSession::ask_queue(const pb::Hello&, bool resumed) {
   call.body = {.id = worker_id_, .name = name_, .manifest = manifest_};
   call.capacity = capacity_;
   call.window = figures_.window;
-  for (const auto& [task, held] : held_) call.held.push_back({Fence{task, held.attempt, held.epoch}, held.started});
+  for (const auto& [task, held] : held_) {
+    call.held.push_back({Fence{task, held.attempt, held.epoch}, held.started, held.alternative});
+  }
   call.done = [weak = weak_from_this(), post = s_.post, resumed,
                round = ++round_](Result<queue::HelloCall::Answer> answer) {
     post([weak, resumed, round, answer = std::move(answer)]() mutable {
@@ -114,6 +137,34 @@ void WorkerSession::welcome(Result<queue::HelloCall::Answer> answer, bool resume
     for (std::string& bytes : session_.unacknowledged()) push(std::move(bytes));
   }
   flush();
+  tell_gateway();
+}
+
+void WorkerSession::tell_gateway() {
+  pb::Manifest manifest;
+  if (s_.gateway == nullptr || !welcomed_ || !manifest.ParseFromString(manifest_)) return;
+  offered_ = true;
+  s_.gateway->offers(number_, worker_id_, manifest.services());
+  if (draining_) s_.gateway->drains(number_);
+}
+
+// Relayed streams do not outlive a connection.
+void WorkerSession::link_lost() {
+  if (std::exchange(offered_, false)) s_.gateway->gone(number_);
+}
+
+bool WorkerSession::relay(pb::Relay& relay) {
+  if (!welcomed_ || !connected()) return false;
+  pb::Frame frame;
+  frame.mutable_relay()->Swap(&relay);
+  std::string bytes = session_.unnumbered(frame);
+  frame.mutable_relay()->Swap(&relay);
+  spoke_ = s_.clock.now().mono;
+  return socket_->send(std::move(bytes), true);
+}
+
+void WorkerSession::writable() {
+  if (offered_) s_.gateway->writable(number_);
 }
 
 void WorkerSession::retire(std::uint16_t close_code, const std::string& tell) {
@@ -122,6 +173,7 @@ void WorkerSession::retire(std::uint16_t close_code, const std::string& tell) {
   retired_ = true;
   if (number_.value != 0) s_.workers->unbind(number_, this);
   owner_.dropped(worker_id_, this);
+  link_lost();
   if (socket_ != nullptr) {
     socket_->close(close_code, tell.substr(0, 120));
     socket_ = nullptr;
@@ -177,6 +229,7 @@ void WorkerSession::closed(const Error& why) {
   welcomed_ = false;
   figures_.connected = false;
   away_since_ = s_.clock.now().mono;
+  link_lost();
   if (number_.value != 0 && !retired_) s_.queue->gone(number_, queue_session_, false);
 }
 
@@ -193,6 +246,14 @@ void WorkerSession::tick(Now now) {
     return;
   }
   if (!welcomed_) return;
+  if (next_manifest_ && now.mono - offered_at_.value_or(Instant{}) >= kBetweenManifests) {
+    const pb::Manifest manifest = std::move(*next_manifest_);
+    queue::ReportCall call;
+    call.worker = number_;
+    take_manifest(manifest, call);
+    if (call.offer) s_.queue->report(std::move(call));
+    if (!connected()) return;
+  }
   if (session_.owes_ack()) {
     pb::Frame frame;
     frame.mutable_only_ack();

@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "server/frame_gate.hpp"
+#include "server/live_events.hpp"
 #include "server/socket.hpp"
 #include "server/task_output.hpp"
 #include "server/worker_codec.hpp"
@@ -17,6 +18,8 @@ namespace grange::server {
 namespace pb = ::grange::v1;
 
 class WorkerSessions;
+
+inline constexpr Micros kBetweenManifests{1'000'000};
 
 class WorkerSession final : public WorkerChannel, public Peer, public std::enable_shared_from_this<WorkerSession> {
  public:
@@ -38,6 +41,7 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   void take_back(const queue::Order& order) override;
   void acknowledge(const queue::AckOrder& ack) override;
   void drain() override;
+  bool relay(pb::Relay& relay) override;
   void flush() override;
   void lost() override;
   const std::string& id() const override { return worker_id_; }
@@ -46,6 +50,7 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   // Peer
   void message(std::string bytes, bool binary) override;
   void closed(const Error& why) override;
+  void writable() override;
   void alive() override;
 
   void tick(Now now);
@@ -63,12 +68,19 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
     LeaseEpoch epoch = 0;
     bool started = false;
     Bytes logged = 0;
+    LiveGate live = {};
+    std::uint32_t alternative = 0;
   };
   void ask_queue(const pb::Hello& hello, bool resumed);
   void welcome(Result<queue::HelloCall::Answer> answer, bool resumed, std::uint64_t round);
   void report(pb::WorkerReport& report);
   void logs(pb::WorkerReport& report);
+  void live_events(const pb::WorkerReport& report);
   void heartbeat(const pb::Heartbeat& beat);
+  bool offers(const pb::Manifest& manifest);
+  void take_manifest(const pb::Manifest& manifest, queue::ReportCall& call);
+  void tell_gateway();
+  void link_lost();
   void send(pb::Frame& frame, bool numbered);
   void push(std::string bytes);
   void refuse(const Error& error, bool fatal);
@@ -97,7 +109,10 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   bool retired_ = false;
   bool draining_ = false;
   bool told_queue_ = false;  // that it left for good
+  bool offered_ = false;     // the gateway knows of this connection
   Instant seen_{}, renewed_{}, spoke_{}, away_since_{};
+  std::optional<Instant> offered_at_;          // its newest manifest was looked at
+  std::optional<pb::Manifest> next_manifest_;  // came too soon after that
   std::unordered_map<TaskId, Held> held_;
   std::list<JobNo> specs_order_;  // newest first
   std::unordered_map<JobNo, std::list<JobNo>::iterator> specs_sent_;

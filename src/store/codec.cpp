@@ -19,7 +19,7 @@ enum Tag : std::uint64_t {
 };
 
 // What came to a request after its labels. On disk, too.
-enum RequestTag : std::uint64_t { gpu_memory = 1, model, pool, min_life, negated };
+enum RequestTag : std::uint64_t { gpu_memory = 1, model, pool, min_life, negated, context };
 
 }  // namespace
 
@@ -40,6 +40,7 @@ std::string pack_request(const core::Request& request) {
   p.tagged(model, request.model);
   p.tagged(pool, request.pool);
   p.tagged(min_life, zigzag(request.min_life.count()));
+  p.tagged(context, request.context);
   for (std::size_t i = 0; i < request.labels.size(); ++i) {
     if (!request.labels[i].negate) continue;
     p.number(negated);
@@ -75,6 +76,9 @@ bool unpack_request(std::string_view packed, core::Request& request) {
         break;
       case min_life:
         request.min_life = Millis{unzigzag(u.number())};
+        break;
+      case context:
+        request.context = u.u32();
         break;
       case negated: {
         const std::uint64_t at = u.number();

@@ -76,7 +76,9 @@ void SqliteStore::apply(const core::TaskKept& r, const core::Bodies&) {
       .bind_u(1, r.task.packed)
       .bind(2, r.attempt)
       .bind_u(3, pack_failures(r.failures))
-      .bind(4, r.parked)
+      .bind(4, !r.parked   ? 0
+               : r.requeue ? 2
+                           : 1)
       .bind(5, r.ready_at.ms)
       .run();
 }
@@ -140,6 +142,14 @@ void SqliteStore::apply(const core::WorkerSeen& r, const core::Bodies& bodies) {
       .bind_blob(4, body->manifest)
       .bind(5, r.connected)
       .bind(6, r.at.ms)
+      .run();
+}
+
+void SqliteStore::apply(const core::WorkerQuarantined& r, const core::Bodies&) {
+  sql("UPDATE workers SET quarantined_until=?2, quarantines=?3 WHERE no=?1")
+      .bind(1, r.worker.value)
+      .bind(2, r.until.ms)
+      .bind(3, r.times)
       .run();
 }
 

@@ -60,6 +60,19 @@ void SqliteStore::apply(const core::JobAdded& r, const core::Bodies& bodies) {
 void SqliteStore::apply(const core::JobExtended& r, const core::Bodies& bodies) {
   if (const auto* body = body_of<core::JobBody>(bodies, r.body)) add_pages(r.job, *body);
   counters_.totals.tasks_submitted += r.count;
+  if (r.key.empty()) return;
+  sql("INSERT INTO extends(job, key, total) VALUES(?,?,?)")
+      .bind(1, r.job.value)
+      .bind_text(2, r.key)
+      .bind(3, r.first + r.count)
+      .run();
+}
+
+void SqliteStore::apply(const core::JobCancelled& r, const core::Bodies& bodies) {
+  const auto* body = body_of<core::ResultBody>(bodies, r.body);
+  auto& s = sql("UPDATE jobs SET reason=?2 WHERE no=?1").bind(1, r.job.value);
+  body == nullptr || body->message.empty() ? s.bind_null(2) : s.bind_text(2, body->message);
+  s.run();
 }
 
 void SqliteStore::add_pages(JobNo job, const core::JobBody& body) {
@@ -152,6 +165,8 @@ void SqliteStore::apply(const core::UserSet& r, const core::Bodies&) {
 
 void SqliteStore::apply(const core::FarmSet& r, const core::Bodies&) {
   sql("INSERT OR REPLACE INTO meta(key, value) VALUES('paused', ?)").bind(1, r.paused).run();
+  sql("INSERT OR REPLACE INTO meta(key, value) VALUES('policy', ?)").bind_text(1, r.policy).run();
+  sql("INSERT OR REPLACE INTO meta(key, value) VALUES('policy_over', ?)").bind_text(1, r.policy_over).run();
 }
 
 core::JobHeader SqliteStore::header_of(JobNo job) {

@@ -12,6 +12,7 @@ constexpr const char* kOfAJob[] = {
     "DELETE FROM pages WHERE first IN (SELECT first FROM pages WHERE first >= ?1 AND first < ?2 LIMIT ?3)",
     "DELETE FROM failures WHERE id IN (SELECT id FROM failures WHERE job = ?1 >> 32 AND ?2 LIMIT ?3)",
     "DELETE FROM kept WHERE task IN (SELECT task FROM kept WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
+    "DELETE FROM extends WHERE (job, key) IN (SELECT job, key FROM extends WHERE job = ?1 >> 32 AND ?2 LIMIT ?3)",
     "DELETE FROM checkpoints WHERE task IN (SELECT task FROM checkpoints WHERE task >= ?1 AND task < ?2 LIMIT ?3)",
     "DELETE FROM refs WHERE (task, kind, sha256) IN (SELECT task, kind, sha256 FROM refs WHERE task >= ?1 AND task < "
     "?2 LIMIT ?3)",
@@ -115,7 +116,7 @@ Result<> SqliteStore::forget_all() {
         "DELETE FROM jobs; DELETE FROM specs; DELETE FROM pages; DELETE FROM outcomes; DELETE FROM kept; DELETE FROM "
         "checkpoints; "
         "DELETE FROM failures; DELETE FROM worker_failures; DELETE FROM refs; DELETE FROM models; DELETE FROM trash; "
-        "DELETE FROM job_parents; "
+        "DELETE FROM job_parents; DELETE FROM extends; DELETE FROM runs; "
         "DELETE FROM workers WHERE connected=0; UPDATE workers SET completed=0, failed=0, run_us=0");
     counters_ = {};
     counters_.last_job = was.last_job;

@@ -62,6 +62,8 @@ Result<Loaded> SqliteStore::load() {
     }
     out.last_job = {counters_.last_job};
     out.farm.paused = db_.integer("SELECT value FROM meta WHERE key='paused'") != 0;
+    out.farm.policy = db_.text("SELECT value FROM meta WHERE key='policy'");
+    out.farm.policy_over = db_.text("SELECT value FROM meta WHERE key='policy_over'");
 
     std::unordered_set<std::uint32_t> unfinished;
     jobs_.clear();
@@ -96,7 +98,8 @@ Result<Loaded> SqliteStore::load() {
     while (kept.step()) {
       const TaskId task{kept.u64(0)};
       if (!unfinished.contains(task.job().value)) continue;
-      out.tasks.push_back({task, kept.u32(1), unpack_failures(kept.u64(2)), kept.i(3) != 0, {kept.i64(4)}});
+      out.tasks.push_back(
+          {task, kept.u32(1), unpack_failures(kept.u64(2)), kept.i(3) != 0, {kept.i64(4)}, kept.i(3) == 2});
     }
     sqlite::Statement users(db_,
                             "SELECT name, weight, max_running, max_cpus, max_gpus, max_queued, starts_per_minute, "
@@ -106,8 +109,11 @@ Result<Loaded> SqliteStore::load() {
           {users.text(0),
            {users.u32(1), users.u32(2), users.u32(3), users.u32(4), users.u64(5), users.u32(6), users.u32(7)}});
     }
-    sqlite::Statement workers(db_, "SELECT no, id, connected FROM workers ORDER BY no");
-    while (workers.step()) out.workers.push_back({{workers.u32(0)}, workers.text(1), workers.i(2) != 0});
+    sqlite::Statement workers(db_, "SELECT no, id, connected, quarantined_until, quarantines FROM workers ORDER BY no");
+    while (workers.step()) {
+      const WorkerNo no{workers.u32(0)};
+      out.workers.push_back({no, workers.text(1), workers.i(2) != 0, {no, {workers.i64(3)}, workers.u32(4)}});
+    }
     return out;
   });
 }

@@ -70,6 +70,8 @@ class Model {
     std::map<std::uint32_t, Outcome> outcomes;
     std::map<std::uint32_t, core::TaskKept> kept;
     std::map<std::uint32_t, core::CheckpointBody> checkpoints;
+    std::map<std::string, std::uint32_t> extends;
+    std::string reason;
     std::vector<std::uint32_t> open() const { return without_outcome(0, progress.next_index); }
     std::vector<std::uint32_t> ahead() const { return without_outcome(progress.next_index, header.count); }
     std::vector<std::uint32_t> skipped() const {
@@ -97,6 +99,7 @@ class Model {
     bool connected = false;
     WallMs first, last;
     std::uint64_t completed = 0, failed = 0, run_us = 0;
+    core::WorkerQuarantined quarantine;
   };
   struct Failure {
     core::AttemptFailed record;
@@ -107,7 +110,7 @@ class Model {
   std::vector<Failure> failures;
   std::map<std::pair<std::uint32_t, int>, std::uint64_t> stats;
   std::map<std::string, core::UserLimits> users;
-  bool paused = false;
+  core::FarmSet farm;
   std::int64_t clock = 1'700'000'000'000;
 
   // One random batch; the model is as after it.
@@ -238,6 +241,7 @@ class Model {
     if (prng.below(3) == 0) r.model = bytes(prng, 9);
     if (prng.below(3) == 0) r.pool = "fast";
     if (prng.below(3) == 0) r.min_life = Millis{prng.below(90'000)};
+    if (prng.below(3) == 0) r.context = static_cast<std::uint32_t>(prng.next());
     return r;
   }
   core::JobHeader header(Prng& prng, std::uint32_t no) {
@@ -276,14 +280,16 @@ class Model {
     if (job == nullptr || !job->header.open) return;
     const std::uint32_t first = job->header.count;
     const auto count = static_cast<std::uint32_t>(prng.below(9));
-    if (count > 0) {
+    const std::string key = prng.below(2) == 0 ? fmt::format("add {}", job->extends.size()) : "";
+    if (!key.empty()) job->extends[key] = first + count;
+    if (count > 0 || !key.empty()) {
       core::JobBody more;
       more.pages = pages(prng, first, first + count);
       while (prng.below(3) == 0) more.blobs.push_back(fake_sha(prng.below(kShas)));
       job->body.pages.insert(job->body.pages.end(), more.pages.begin(), more.pages.end());
       job->body.blobs.insert(job->body.blobs.end(), more.blobs.begin(), more.blobs.end());
       job->header.count += count;
-      b.records.emplace_back(core::JobExtended{job->progress.job, first, count, b.add(std::move(more))});
+      b.records.emplace_back(core::JobExtended{job->progress.job, first, count, b.add(std::move(more)), key});
     }
     job->header.open = prng.below(3) != 0;
     touched.insert(job->progress.job.value);
@@ -297,8 +303,9 @@ class Model {
   }
   void set_up(Batch& b, Prng& prng) {
     if (prng.below(2) == 0) {
-      paused = !paused;
-      b.records.emplace_back(core::FarmSet{paused});
+      farm.paused = !farm.paused;
+      if (prng.below(2) == 0) farm.policy = bytes(prng, 9), farm.policy_over = "fair";
+      b.records.emplace_back(farm);
       return;
     }
     const std::string user = prng.below(2) == 0 ? "" : bytes(prng, 3);
@@ -321,6 +328,10 @@ class Model {
       ref = b.add(w.body);
     }
     b.records.emplace_back(core::WorkerSeen{{no}, w.connected, ref, {clock}});
+    if (prng.below(4) != 0) return;
+    w.quarantine = {
+        {no}, {static_cast<std::int64_t>(prng.below(2)) * clock}, static_cast<std::uint32_t>(prng.below(9))};
+    b.records.emplace_back(w.quarantine);
   }
   void hand_out(Prng& prng, std::set<std::uint32_t>& touched) {
     Job* job = pick(prng, false);
@@ -399,6 +410,7 @@ class Model {
                         .attempt = 1 + static_cast<Attempt>(prng.below(5)),
                         .parked = prng.below(3) == 0,
                         .ready_at = {clock + 7}};
+    kept.requeue = kept.parked && prng.below(2) == 0;
     for (auto& n : kept.failures) n = static_cast<std::uint8_t>(prng.below(4) == 0 ? prng.below(256) : 0);
     b.records.emplace_back(kept);
     job->kept[index] = kept;
@@ -445,6 +457,11 @@ class Model {
     while (!job->checkpoints.empty())
       end_task(b, prng, *job, job->checkpoints.begin()->first, core::TaskEnd::cancelled);
     job->progress.counts.cancelled += static_cast<std::uint32_t>(job->ahead().size());
+    if (prng.below(2) == 0) {
+      core::ResultBody why;
+      why.message = job->reason = prng.below(3) == 0 ? "" : "it's enough";
+      b.records.emplace_back(core::JobCancelled{job->progress.job, b.add(std::move(why))});
+    }
     job->header.open = false;
     job->progress.state = core::JobState::cancelled;
     job->progress.ended = {clock};
@@ -464,8 +481,8 @@ class Model {
 };
 
 inline std::string describe_request(const core::Request& r) {
-  std::string out = fmt::format("{} {} {} {} {} {} {:?} {} {}", r.cpus_milli, r.gpus_milli, r.memory, r.disk,
-                                r.gpu_memory, r.engine, fmt::join(r.model, ","), r.pool, r.min_life.count());
+  std::string out = fmt::format("{} {} {} {} {} {} {:?} {} {} {}", r.cpus_milli, r.gpus_milli, r.memory, r.disk,
+                                r.gpu_memory, r.engine, fmt::join(r.model, ","), r.context, r.pool, r.min_life.count());
   for (const auto& l : r.labels) out += fmt::format(" {}{}={}", l.negate ? "not " : "", l.key, l.value);
   return out;
 }
@@ -501,7 +518,7 @@ inline std::string describe_body(const core::ResultBody& b) {
                      b.max_rss_bytes);
 }
 inline std::string describe_kept(const core::TaskKept& k) {
-  return fmt::format("{} {} {} {} {}", k.task.packed, k.attempt, k.failures, k.parked, k.ready_at.ms);
+  return fmt::format("{} {} {} {} {} {}", k.task.packed, k.attempt, k.failures, k.parked, k.requeue, k.ready_at.ms);
 }
 
 inline constexpr std::int64_t kSince[] = {0, 1'700'000'000'500, INT64_MAX};
@@ -538,6 +555,8 @@ inline std::string describe(const Model& m) {
       held.insert(o.body.value_sha256);
     }
     say("unhappy{}", unhappy);
+    say("reason {}", job.reason);
+    for (const auto& [key, total] : job.extends) say("{} {}", key, total);
     for (const auto& [index, k] : job.kept) say("kept {}", describe_kept(k));
     for (const auto& [index, c] : job.checkpoints) {
       say("checkpoint {} {} {}", index, c.data, c.data_sha256);
@@ -560,7 +579,7 @@ inline std::string describe(const Model& m) {
   for (const auto& line : loaded) say("{}", line);
   for (const auto& line : dead) say("{}", line);
   for (const auto& [name, limits] : m.users) say("{}", describe_user(name, limits));
-  say("paused {}", m.paused);
+  say("paused {} {} {}", m.farm.paused, fmt::join(m.farm.policy, ","), m.farm.policy_over);
   for (const std::int64_t since : kSince) {
     for (std::uint64_t w = 0; w < kWords; ++w) {
       std::uint32_t newest = 0;
@@ -575,6 +594,7 @@ inline std::string describe(const Model& m) {
   for (const auto& [no, w] : m.workers) {
     say("worker {} {} {} {} {} {} {} {} {} {}", no, w.body.id, w.body.name, w.body.manifest, w.connected, w.first.ms,
         w.last.ms, w.completed, w.failed, w.run_us);
+    say("quarantine {} {} {}", no, w.quarantine.until.ms, w.quarantine.times);
   }
   say("totals {} {} {} {} {} {} {} {} {} {}", t.jobs, t.jobs_pending, t.jobs_running, t.jobs_completed, t.jobs_failed,
       t.jobs_cancelled, t.tasks_submitted, t.tasks_completed, t.tasks_failed, t.tasks_cancelled);
@@ -632,6 +652,13 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
           fmt::format(" {}:{}:{}:{}", o.task.index(), static_cast<int>(o.end), static_cast<int>(o.failure), o.attempt);
     }
     say("unhappy{}", unhappy);
+    say("reason {}", row.reason);
+    for (std::size_t n = 0;; ++n) {
+      const std::string key = fmt::format("add {}", n);
+      const auto total = *r.find_extend(no, key);
+      if (!total) break;
+      say("{} {}", key, *total);
+    }
     for (const auto& k : take(r.kept(no))) say("kept {}", describe_kept(k));
     for (std::uint32_t i = 0; i < row.count; ++i) {
       if (const auto c = *r.checkpoint(TaskId::of(no, i))) say("checkpoint {} {} {}", i, c->data, c->data_sha256);
@@ -650,7 +677,7 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
     filter.before = page.back().task;
   }
   for (const auto& user : loaded.users) say("{}", describe_user(user.user, user.limits));
-  say("paused {}", loaded.farm.paused);
+  say("paused {} {} {}", loaded.farm.paused, fmt::join(loaded.farm.policy, ","), loaded.farm.policy_over);
   for (const std::int64_t since : kSince) {
     for (std::uint64_t w = 0; w < kWords; ++w) {
       say("unique {} {}", w, take(r.find_unique(fmt::format("word {}", w), {since})).value_or(JobNo{}).value);
@@ -662,6 +689,9 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
   for (const auto& w : take(r.workers())) {
     say("worker {} {} {} {} {} {} {} {} {} {}", w.worker.value, w.id, w.name, w.manifest, w.connected, w.first_seen.ms,
         w.last_seen.ms, w.completed, w.failed, w.run_us);
+    for (const auto& l : loaded.workers) {
+      if (l.worker == w.worker) say("quarantine {} {} {}", l.worker.value, l.quarantine.until.ms, l.quarantine.times);
+    }
   }
   const Totals t = *r.totals();
   say("totals {} {} {} {} {} {} {} {} {} {}", t.jobs, t.jobs_pending, t.jobs_running, t.jobs_completed, t.jobs_failed,

@@ -106,6 +106,74 @@ TEST(Power, CheckpointsLoseNothing) {
   }
 }
 
+// A batch that ends tasks which have rows in `kept` and `checkpoints`, and then fails: its next try must still know of
+// these rows, or a later start takes them for work.
+TEST(Disk, EndedTasksLeaveNoRowBehindWhateverOperationOfTheirBatchFailed) {
+  const auto task = [](std::uint32_t index) { return TaskId::of({1}, index); };
+  const auto begun = [&](Store& store) {
+    Batch b;
+    core::JobBody body;
+    body.spec = "spec";
+    core::JobHeader header;
+    header.count = 40;
+    b.records.emplace_back(core::JobAdded{{1}, b.add(body), header, {1}});
+    for (std::uint32_t i = 0; i < 20; ++i) {
+      b.records.emplace_back(core::TaskKept{.task = task(i), .attempt = 2, .parked = i % 3 == 0});
+      if (i % 2 == 0)
+        b.records.emplace_back(
+            core::CheckpointKept{task(i), 1, b.add(core::CheckpointBody{{}, testing::fake_sha(i % 5)})});
+    }
+    b.records.emplace_back(core::JobProgressed{
+        .job = {1}, .state = core::JobState::running, .next_index = 30, .counts = {}, .count = 40, .opened = true});
+    ASSERT_TRUE(store.commit({b.records, b.bodies}).ok());
+  };
+  Batch batch;
+  for (std::uint32_t i = 0; i < 18; ++i) {
+    core::ResultBody body;
+    body.value.assign(5000, 'v');  // pages enough for many operations
+    batch.records.emplace_back(core::TaskEnded{.task = task(i), .attempt = 2, .body = batch.add(body)});
+    if (i % 6 == 0) {  // ended and run again, at once
+      batch.records.emplace_back(core::TaskReopened{task(i)});
+      batch.records.emplace_back(core::TaskKept{.task = task(i), .attempt = 3});
+      batch.records.emplace_back(core::TaskEnded{.task = task(i), .attempt = 3});
+    }
+  }
+  batch.records.emplace_back(core::JobProgressed{.job = {1},
+                                                 .state = core::JobState::running,
+                                                 .next_index = 30,
+                                                 .counts = {18, 0, 0},
+                                                 .count = 40,
+                                                 .opened = true});
+
+  std::string want;
+  int failed = 0, unharmed = 0;
+  for (std::uint64_t n = 0; unharmed < 4; ++n) {  // 0: nothing fails
+    ASSERT_LT(n, 2000u);
+    LossyDisk disk("lossy-ended", 1);
+    const OpenOptions options{.directory = "/farm", .vfs = disk.name(), .farm_only = true};
+    {
+      auto store = *Store::open(options);
+      ASSERT_TRUE(store->load().ok());
+      begun(*store);
+      if (n > 0) disk.fault_at(n, n % 2 == 0 ? Fault::io_once : Fault::io_always);
+      const bool done = store->commit({batch.records, batch.bodies}).ok();
+      if (n > 0) ++(done ? unharmed : failed);
+      disk.clear_fault();
+      if (!done) {
+        ASSERT_TRUE(store->commit({batch.records, batch.bodies}).ok()) << n;
+      }
+    }
+    disk.kill();
+    auto store = *Store::open(options);
+    const Loaded loaded = *store->load();
+    EXPECT_EQ(loaded.tasks.size(), 2u) << n;
+    const std::string is = describe(loaded, **store->reader());
+    if (n == 0) want = is;
+    ASSERT_EQ(difference(want, is), "") << "the fault at operation " << n;
+  }
+  EXPECT_GT(failed, 10);
+}
+
 TEST(Disk, AnErrorAtAnyOperationHarmsAtMostTheBatchThatMetIt) {
   std::uint64_t failed_opens = 0, failed_commits = 0;
   for (std::uint64_t n = 1; n <= 400; ++n) {

@@ -1,5 +1,5 @@
 // The one implementation of Reader: a connection of its own that only reads. Its parts: reader_jobs, reader_tasks,
-// reader_dead, reader_info, schedules.
+// reader_dead, reader_info, schedules, runs.
 #pragma once
 
 #include "store/sqlite.hpp"
@@ -17,6 +17,7 @@ class SqliteReader final : public Reader {
   Result<std::optional<JobRow>> job(JobNo job) override;
   Result<std::optional<JobNo>> find_job(const std::string& id) override;
   Result<std::optional<std::pair<JobNo, std::string>>> find_key(const std::string& key) override;
+  Result<std::optional<std::uint32_t>> find_extend(JobNo job, const std::string& key) override;
   Result<std::string> spec(JobNo job) override;
   Result<std::optional<core::JobHeader>> header(JobNo job) override;
   Result<std::optional<core::ArgumentPage>> page(JobNo job, std::uint32_t index) override;
@@ -27,6 +28,8 @@ class SqliteReader final : public Reader {
   Result<std::vector<OutcomeRow>> dead(const DeadFilter& filter) override;
   Result<std::optional<JobNo>> find_unique(const std::string& word, WallMs since) override;
   Result<std::vector<ScheduleRow>> schedules() override;
+  Result<std::vector<RunRow>> runs(const RunFilter& filter) override;
+  Result<std::optional<RunRow>> run(const std::string& id) override;
   Result<std::vector<core::TaskKept>> kept(JobNo job) override;
   Result<std::optional<core::CheckpointBody>> checkpoint(TaskId task) override;
   Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job,

@@ -135,7 +135,8 @@ Result<DbInfo> SqliteReader::info() {
                  {"workers", counted("SELECT count(*) FROM (SELECT 1 FROM workers LIMIT ?)")},
                  {"models", counted("SELECT count(*) FROM (SELECT 1 FROM models LIMIT ?)")},
                  {"users", counted("SELECT count(*) FROM (SELECT 1 FROM users LIMIT ?)")},
-                 {"schedules", counted("SELECT count(*) FROM (SELECT 1 FROM schedules LIMIT ?)")}};
+                 {"schedules", counted("SELECT count(*) FROM (SELECT 1 FROM schedules LIMIT ?)")},
+                 {"runs", counted("SELECT count(*) FROM (SELECT 1 FROM runs LIMIT ?)")}};
     return info;
   });
 }

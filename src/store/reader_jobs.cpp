@@ -11,7 +11,7 @@ namespace {
 
 #define GRANGE_JOB_COLUMNS                                                                                           \
   "SELECT no, id, name, user, engine, state, count, next_index, priority, completed, failed, cancelled, submitted, " \
-  "started, ended, open, opened, paused, expires FROM jobs "
+  "started, ended, open, opened, paused, expires, reason FROM jobs "
 
 JobRow job_row(const sqlite::Statement& s) {
   JobRow row;
@@ -32,6 +32,7 @@ JobRow job_row(const sqlite::Statement& s) {
   row.opened = s.i(16) != 0;
   row.paused = s.i(17) != 0;
   row.expires = {s.i64(18)};
+  if (!s.null(19)) row.reason = s.text(19);
   return row;
 }
 
@@ -103,6 +104,15 @@ Result<std::optional<std::pair<JobNo, std::string>>> SqliteReader::find_key(cons
     sqlite::Use s(sql("SELECT no, digest FROM jobs WHERE key = ?"));
     s->bind_text(1, key);
     return s->step() ? Found({JobNo{s->u32(0)}, s->text(1)}) : Found();
+  });
+}
+
+Result<std::optional<std::uint32_t>> SqliteReader::find_extend(JobNo job, const std::string& key) {
+  using Found = std::optional<std::uint32_t>;
+  return sqlite::guarded<Found>([&]() -> Result<Found> {
+    sqlite::Use s(sql("SELECT total FROM extends WHERE job = ? AND key = ?"));
+    s->bind(1, job.value).bind_text(2, key);
+    return s->step() ? Found(s->u32(0)) : Found();
   });
 }
 

@@ -41,7 +41,7 @@ Result<std::vector<core::TaskKept>> SqliteReader::kept(JobNo job) {
     s->bind_u(1, TaskId::of(job, 0).packed).bind_u(2, TaskId::of({job.value + 1}, 0).packed);
     std::vector<core::TaskKept> rows;
     while (s->step()) {
-      rows.push_back({{s->u64(0)}, s->u32(1), unpack_failures(s->u64(2)), s->i(3) != 0, {s->i64(4)}});
+      rows.push_back({{s->u64(0)}, s->u32(1), unpack_failures(s->u64(2)), s->i(3) != 0, {s->i64(4)}, s->i(3) == 2});
     }
     return rows;
   });

@@ -23,10 +23,13 @@ struct Migration {
 // row's
 //              header) and no extra. `extra` stands before `value`, so that a list without values never walks a value's
 //              overflow pages. The index has what failed or was cancelled: for retries and for the dead letters.
-// kept         `failures` has a byte for each class of failure.
+//              reason: why what was never handed out was cancelled.
+// kept         `failures` has a byte for each class of failure. parked: 1 to be frozen, 2 to be given back.
+// extends      keys of what was added to an open job, and what each was answered.
 // job_parents  live jobs, and those whose results are their inputs: these are not forgotten.
 // refs         who holds a blob: 1 a job, 2 a result, 3 a checkpoint.
 // trash        jobs that were forgotten while rows of theirs are still to be deleted.
+// runs         races. record: what was asked, of whom, and by which jobs; summary: "" until it has ended (ended 0).
 constexpr const char* kSchema = R"sql(
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE totals(one INTEGER PRIMARY KEY CHECK(one = 1),
@@ -42,7 +45,7 @@ CREATE TABLE jobs(no INTEGER PRIMARY KEY, id TEXT, key TEXT, digest TEXT NOT NUL
   completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
   started INTEGER NOT NULL DEFAULT 0, ended INTEGER NOT NULL DEFAULT 0, open INTEGER NOT NULL DEFAULT 0,
   opened INTEGER NOT NULL DEFAULT 1, paused INTEGER NOT NULL DEFAULT 0, expires INTEGER NOT NULL DEFAULT 0, unique_word TEXT,
-  unique_until INTEGER NOT NULL DEFAULT 0, more BLOB);
+  unique_until INTEGER NOT NULL DEFAULT 0, more BLOB, reason TEXT);
 CREATE UNIQUE INDEX jobs_id ON jobs(id) WHERE id IS NOT NULL;
 CREATE UNIQUE INDEX jobs_key ON jobs(key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_state ON jobs(state);
@@ -66,7 +69,8 @@ CREATE INDEX failures_job ON failures(job);
 CREATE INDEX failures_worker ON failures(worker);
 CREATE TABLE workers(no INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, manifest BLOB NOT NULL, connected INTEGER NOT NULL,
   first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
-  run_us INTEGER NOT NULL DEFAULT 0);
+  run_us INTEGER NOT NULL DEFAULT 0, quarantined_until INTEGER NOT NULL DEFAULT 0, quarantines INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE extends(job INTEGER NOT NULL, key TEXT NOT NULL, total INTEGER NOT NULL, PRIMARY KEY(job, key)) WITHOUT ROWID;
 CREATE TABLE worker_failures(worker INTEGER NOT NULL, class INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(worker, class)) WITHOUT ROWID;
 CREATE TABLE refs(task INTEGER NOT NULL, kind INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY(task, kind, sha256)) WITHOUT ROWID;
 CREATE INDEX refs_sha256 ON refs(sha256);
@@ -80,6 +84,9 @@ CREATE TABLE users(name TEXT PRIMARY KEY, weight INTEGER NOT NULL, max_running I
 CREATE TABLE schedules(name TEXT PRIMARY KEY, cron TEXT NOT NULL, file TEXT NOT NULL, user TEXT NOT NULL, paused INTEGER NOT NULL,
   overlap INTEGER NOT NULL, catch_up INTEGER NOT NULL, next INTEGER NOT NULL, last INTEGER NOT NULL, last_job TEXT NOT NULL,
   runs INTEGER NOT NULL, left_out INTEGER NOT NULL, last_error TEXT NOT NULL);
+CREATE TABLE runs(id TEXT PRIMARY KEY, kind TEXT NOT NULL, user TEXT NOT NULL, digest TEXT NOT NULL, status TEXT NOT NULL,
+  started INTEGER NOT NULL, ended INTEGER NOT NULL, record TEXT NOT NULL, summary TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX runs_started ON runs(started, id);
 )sql";
 
 // From older files to the same schema, which a test compares. A new column comes last.
@@ -108,6 +115,15 @@ CREATE TABLE users(name TEXT PRIMARY KEY, weight INTEGER NOT NULL, max_running I
 CREATE TABLE schedules(name TEXT PRIMARY KEY, cron TEXT NOT NULL, file TEXT NOT NULL, user TEXT NOT NULL, paused INTEGER NOT NULL,
   overlap INTEGER NOT NULL, catch_up INTEGER NOT NULL, next INTEGER NOT NULL, last INTEGER NOT NULL, last_job TEXT NOT NULL,
   runs INTEGER NOT NULL, left_out INTEGER NOT NULL, last_error TEXT NOT NULL);
+)sql"},
+    {3, R"sql(
+ALTER TABLE jobs ADD COLUMN reason TEXT;
+ALTER TABLE workers ADD COLUMN quarantined_until INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN quarantines INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE extends(job INTEGER NOT NULL, key TEXT NOT NULL, total INTEGER NOT NULL, PRIMARY KEY(job, key)) WITHOUT ROWID;
+CREATE TABLE runs(id TEXT PRIMARY KEY, kind TEXT NOT NULL, user TEXT NOT NULL, digest TEXT NOT NULL, status TEXT NOT NULL,
+  started INTEGER NOT NULL, ended INTEGER NOT NULL, record TEXT NOT NULL, summary TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX runs_started ON runs(started, id);
 )sql"},
 };
 static_assert(kMigrations[std::size(kMigrations) - 1].version == kSchemaVersion);

@@ -1,5 +1,5 @@
 // The one implementation of Store. Its parts: store.cpp (open), commit.cpp, commit_jobs.cpp, load.cpp, forget.cpp,
-// schedules.cpp.
+// schedules.cpp, runs.cpp.
 #pragma once
 
 #include <mutex>
@@ -36,6 +36,9 @@ class SqliteStore final : public Store {
                      WallMs at) override;
   Result<> put_schedule(const ScheduleRow& row) override;
   Result<bool> drop_schedule(const std::string& name) override;
+  Result<> put_run(const RunRow& row) override;
+  Result<bool> drop_run(const std::string& id) override;
+  Result<std::vector<std::string>> forget_runs(std::uint64_t keep) override;
   const std::string& directory() const override { return options_.directory; }
   Result<std::unique_ptr<Reader>> reader() const override;
 
@@ -62,6 +65,8 @@ class SqliteStore final : public Store {
   void apply(const core::JobExtended& r, const core::Bodies& bodies);
   void apply(const core::UserSet& r, const core::Bodies& bodies);
   void apply(const core::FarmSet& r, const core::Bodies& bodies);
+  void apply(const core::JobCancelled& r, const core::Bodies& bodies);
+  void apply(const core::WorkerQuarantined& r, const core::Bodies& bodies);
   void add_pages(JobNo job, const core::JobBody& body);
   bool hold_parents(JobNo job, const std::vector<core::Dependency>& after);
   void write_workers();

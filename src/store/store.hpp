@@ -18,7 +18,7 @@
 
 namespace grange::store {
 
-inline constexpr int kSchemaVersion = 2;
+inline constexpr int kSchemaVersion = 3;
 
 struct OpenOptions {
   std::string directory;     // farm.db, logs.db, blobs/, lock
@@ -44,6 +44,7 @@ struct Loaded {
     WorkerNo worker;
     std::string id;
     bool connected = false;
+    core::WorkerQuarantined quarantine = {};
   };
   std::uint64_t incarnation = 0;  // of this start; already written
   std::string server_id;          // made once a data folder
@@ -76,6 +77,19 @@ struct ScheduleRow {
   std::string last_error = {};  // why the last one could not be submitted, or ""
 };
 
+// A race over several workers.
+struct RunRow {
+  std::string id = {};
+  std::string kind = {};  // llm | compute | image
+  std::string user = {};
+  std::string digest = {};  // of kind and settings: runs with the same one can be compared
+  std::string status = {};  // running | completed | failed | cancelled
+  WallMs started{};
+  WallMs ended{};            // 0: it goes on
+  std::string record = {};   // JSON: what was asked for, the machines and their jobs
+  std::string summary = {};  // JSON, once it has ended
+};
+
 class Reader;
 
 class Store {
@@ -105,8 +119,20 @@ class Store {
                              Bytes bytes, WallMs at) = 0;
   virtual Result<> put_schedule(const ScheduleRow& row) = 0;        // adds or replaces
   virtual Result<bool> drop_schedule(const std::string& name) = 0;  // false: there was none
+  virtual Result<> put_run(const RunRow& row) = 0;                  // adds or replaces
+  virtual Result<bool> drop_run(const std::string& id) = 0;         // false: there was none
+  // Those that ended, beyond the newest `keep`. Returns which.
+  virtual Result<std::vector<std::string>> forget_runs(std::uint64_t keep) = 0;
   virtual const std::string& directory() const = 0;
   virtual Result<std::unique_ptr<Reader>> reader() const = 0;  // any thread
+};
+
+struct RunFilter {
+  std::string kind = {}, digest = {};  // "": any
+  std::string before = {};             // only those that started before this one; "": all
+  bool unfinished = false;             // only those that go on
+  bool summaries = false;              // with their summaries, which may be long
+  std::uint32_t limit = limits::kPageDefault;
 };
 
 // Queries. One thread at a time each. Answers are as of the last commit.
@@ -119,7 +145,8 @@ struct JobRow {
   core::JobCounts counts;
   WallMs submitted{}, started{}, ended{};
   bool open = false, opened = false, paused = false;
-  WallMs expires{};  // forgotten then, once it has ended; 0: as the server keeps others
+  WallMs expires{};         // forgotten then, once it has ended; 0: as the server keeps others
+  std::string reason = {};  // why what was never handed out of it was cancelled, if someone said so
 };
 struct OutcomeRow {
   TaskId task;
@@ -187,6 +214,8 @@ class Reader {
   virtual Result<std::optional<JobRow>> job(JobNo job) = 0;
   virtual Result<std::optional<JobNo>> find_job(const std::string& id) = 0;                           // external id
   virtual Result<std::optional<std::pair<JobNo, std::string>>> find_key(const std::string& key) = 0;  // -> job, digest
+  // What was answered to the extend with this key.
+  virtual Result<std::optional<std::uint32_t>> find_extend(JobNo job, const std::string& key) = 0;
   virtual Result<std::string> spec(JobNo job) = 0;
   virtual Result<std::optional<core::JobHeader>> header(JobNo job) = 0;
   virtual Result<std::optional<core::ArgumentPage>> page(JobNo job,
@@ -203,6 +232,8 @@ class Reader {
   // The newest job with this uniqueness word that is still live, or was submitted at or after `since`.
   virtual Result<std::optional<JobNo>> find_unique(const std::string& word, WallMs since) = 0;
   virtual Result<std::vector<ScheduleRow>> schedules() = 0;
+  virtual Result<std::vector<RunRow>> runs(const RunFilter& filter) = 0;  // newest first
+  virtual Result<std::optional<RunRow>> run(const std::string& id) = 0;
   virtual Result<std::vector<core::TaskKept>> kept(JobNo job) = 0;
   virtual Result<std::optional<core::CheckpointBody>> checkpoint(TaskId task) = 0;
   virtual Result<std::vector<FailureRow>> failures(std::optional<WorkerNo> worker, std::optional<JobNo> job,

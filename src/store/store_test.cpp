@@ -591,6 +591,29 @@ TEST(Store, AnOpenJobGrows) {
   EXPECT_TRUE(loaded.jobs[0].progress.open);
 }
 
+TEST(Store, KeysOfExtendsStayAsLongAsTheirJob) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  const auto reader = *store->reader();
+  for (const std::uint32_t job : {1u, 2u}) {
+    Batch b = one_job(job);
+    b.records.emplace_back(core::JobExtended{{job}, 0, 3, core::kNoBody, "a"});
+    b.records.emplace_back(core::JobExtended{{job}, 3, job, core::kNoBody, "b'"});
+    b.records.emplace_back(
+        core::JobProgressed{.job = {job}, .state = core::JobState::completed, .counts = {}, .ended = {5}});
+    commit(*store, b);
+  }
+  EXPECT_EQ(*reader->find_extend({1}, "a"), 3u);
+  EXPECT_EQ(*reader->find_extend({1}, "b'"), 4u);
+  EXPECT_EQ(*reader->find_extend({2}, "b'"), 5u);
+  EXPECT_FALSE((*reader->find_extend({1}, "c")).has_value());
+  ASSERT_EQ(store->forget_ended({0}, {100}, 1, 1)->size(), 1u);
+  EXPECT_FALSE((*reader->find_extend({1}, "a")).has_value());
+  EXPECT_EQ(*reader->find_extend({2}, "a"), 3u);
+  ASSERT_TRUE(store->forget_all().ok());
+  EXPECT_FALSE((*reader->find_extend({2}, "a")).has_value());
+}
+
 TEST(Store, AnEndedTaskIsNotKept) {
   const Scratch scratch;
   const auto store = open_at(scratch.path());

@@ -27,20 +27,6 @@ std::string bad_extras(const Run& run) {
   return {};
 }
 
-// But for sizes: labels, pool and model.
-bool meets(const CoreOptions& worker, const pb::Requirements& asks) {
-  const auto has = [&](const auto& label) {
-    const auto it = worker.labels.find(label.first);
-    return it != worker.labels.end() && (label.second == "*" || label.second == it->second);
-  };
-  if (!asks.pool().empty() && asks.pool() != (worker.pool.empty() ? "standard" : worker.pool)) return false;
-  if (!asks.model().empty() &&
-      std::find(worker.models.begin(), worker.models.end(), asks.model()) == worker.models.end())
-    return false;
-  return std::all_of(asks.labels().begin(), asks.labels().end(), has) &&
-         std::none_of(asks.not_labels().begin(), asks.not_labels().end(), has);
-}
-
 }  // namespace
 
 WorkerCore::WorkerCore(CoreOptions options) : options_(std::move(options)), allocator_(options_.total, options_.gpus) {
@@ -138,7 +124,8 @@ void WorkerCore::assign(pb::Assignment& order, Instant now, Effects& effects) {
   }
   ++waiting_;
   enter(held, pb::STAGE_RESERVE, now);
-  const auto chosen = choose_need(*held.job);
+  held.alternative = order.alternative();
+  const bool there = held.alternative < held.job->needs.size();
   if (held.job->kind == Kind::refused) {
     finish_failed(held, pb::FAILURE_REFUSED, held.job->refusal, true, now, effects);
   } else if (held.job->kind == Kind::python && !options_.python) {
@@ -146,26 +133,16 @@ void WorkerCore::assign(pb::Assignment& order, Instant now, Effects& effects) {
                   effects);
   } else if (std::string wrong = bad_extras(held.run); !wrong.empty()) {
     finish_failed(held, pb::FAILURE_REFUSED, std::move(wrong), true, now, effects);
-  } else if (!chosen) {
+  } else if (!there) {
+    finish_failed(held, pb::FAILURE_REFUSED, "The task was given for an alternative that its job does not have.", true,
+                  now, effects);
+  } else if (!allocator_.ever_fits(held.job->needs[held.alternative])) {
     finish_failed(held, pb::FAILURE_REFUSED, "The task asks for more than this worker has in all.", false, now,
                   effects);
   } else {
-    held.need_class = *chosen;
+    held.need_class = held.job->need_classes[held.alternative];
     enqueue(held);
   }
-}
-
-// The server counted one of the alternatives that this worker meets; which, is seen here: what fits now, else the first
-// that ever will.
-std::optional<std::size_t> WorkerCore::choose_need(const JobInfo& job) const {
-  std::optional<std::size_t> ever;
-  for (std::size_t i = 0; i < job.needs.size(); ++i) {
-    const auto& asks = i == 0 ? job.spec.requirements() : job.spec.any_of(static_cast<int>(i) - 1);
-    if (job.needs.size() > 1 && !meets(options_, asks)) continue;
-    if (job.needs.size() > 1 && allocator_.fits(job.needs[i])) return job.need_classes[i];
-    if (!ever && allocator_.ever_fits(job.needs[i])) ever = job.need_classes[i];
-  }
-  return ever;
 }
 
 // Specs of jobs that nothing is held of go, but for the most recently used. The server keeps count alike; should it

@@ -35,6 +35,7 @@ struct Run {
   std::vector<std::uint32_t> gpus;  // indices of those that it got
   bool hides_gpus = false;          // this machine has some; it may see its own only
   Bytes memory = 0;                 // that it asked for; 0: it did not say
+  std::uint32_t cpus_milli = 0;     // that it got
 };
 
 enum class StopHow : std::uint8_t { soft, hard };
@@ -151,7 +152,8 @@ class WorkerCore {
     std::uint32_t stages_entered = 0;  // a bit for each: its limit counts once
     std::uint32_t overtaken = 0;
     std::size_t need_class = 0;
-    std::uint64_t order = 0;  // of arrival
+    std::uint32_t alternative = 0;  // as it was assigned
+    std::uint64_t order = 0;        // of arrival
     Allocator::Ticket ticket = 0;
     Instant arrived{}, started{}, frozen_at{}, stage_at{};
     Micros still{0};   // how long it was frozen
@@ -193,7 +195,6 @@ class WorkerCore {
   void welcomed(const pb::Welcome& welcome, Instant now, Effects& effects);
   void start_drain(Instant now, Effects& effects);
   void forget_specs();
-  std::optional<std::size_t> choose_need(const JobInfo& job) const;
   void disown(Held& held, Effects& effects);  // the server does not want it: erases `held`
   void return_waiting(Held& held, Effects& effects);
 

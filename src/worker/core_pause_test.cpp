@@ -306,41 +306,40 @@ TEST(WorkerCore, WhatComesWithAnAssignmentIsChecked) {
   EXPECT_EQ(b.effects.start[0].inputs.size(), 1u);
 }
 
-TEST(WorkerCore, TheAlternativeThatFitsIsTaken) {
+TEST(WorkerCore, ItTakesWhatTheAlternativeAsksForThatItWasGiven) {
   Paused b(4);
   b.spec(kCommand, [](pb::JobSpec& spec) {
-    spec.mutable_requirements()->set_gpus_milli(1000);
+    spec.mutable_requirements()->set_cpus_milli(1000);
     spec.add_any_of()->set_cpus_milli(4000);
-    spec.add_any_of()->set_cpus_milli(2000);
+    spec.add_any_of()->set_gpus_milli(1000);
   });
-  b.assign(kCommand, 0);
-  ASSERT_EQ(b.effects.start.size(), 1u) << "there is no GPU, but four cores";
-  EXPECT_EQ(b.core.allocator().used().cpus_milli, 4000u);
+  const auto assign = [&](std::uint32_t index, std::uint32_t alternative) {
+    pb::WorkerOrders orders;
+    pb::Assignment& a = *orders.add_assign();
+    a.set_task(TaskId::of(JobNo{kCommand}, index).packed);
+    a.set_attempt(1);
+    a.set_alternative(alternative);
+    b.effects.clear();
+    b.step(OrdersArrived{&orders});
+  };
+  assign(0, 1);
+  ASSERT_EQ(b.effects.start.size(), 1u);
+  EXPECT_EQ(b.core.allocator().used().cpus_milli, 4000u) << "though the first one fits";
+  google::protobuf::RepeatedPtrField<pb::Held> held;
+  b.core.list_held(held);
+  ASSERT_EQ(held.size(), 1);
+  EXPECT_EQ(held[0].alternative(), 1u);
   b.end(kCommand, 0);
-  b.assign(kPython, 0);
-  b.assign(kCommand, 1);
-  EXPECT_EQ(b.core.allocator().used().cpus_milli, 3000u) << "now the second one fits";
-}
-
-TEST(WorkerCore, AnAlternativeForOtherWorkersIsNotTaken) {
-  CoreOptions options;
-  options.total = Need{4, 4000, 0, 64 * GiB, GiB};
-  options.labels = {{"os", "linux"}};
-  WorkerCore core(options);
-  pb::WorkerOrders orders;
-  add_spec(orders, kCommand);
-  pb::JobSpec& spec = *orders.mutable_specs(0)->mutable_spec();
-  spec.mutable_requirements()->set_memory_bytes(GiB);
-  (*spec.mutable_requirements()->mutable_labels())["fast"] = "yes";
-  spec.add_any_of()->set_memory_bytes(2 * GiB);
-  (*spec.mutable_any_of(0)->mutable_not_labels())["os"] = "*";
-  spec.add_any_of()->set_memory_bytes(32 * GiB);
-  orders.add_assign()->set_task(TaskId::of(JobNo{kCommand}, 0).packed);
-  orders.mutable_assign(0)->set_attempt(1);
-  Effects effects;
-  core.step(OrdersArrived{&orders}, Instant{1}, effects);
-  ASSERT_EQ(effects.start.size(), 1u);
-  EXPECT_EQ(effects.start[0].memory, 32 * GiB);
+  assign(1, 2);
+  EXPECT_TRUE(b.effects.start.empty()) << "there is no GPU";
+  assign(2, 3);
+  EXPECT_TRUE(b.effects.start.empty()) << "nor a fourth one";
+  const auto report = b.report();
+  std::map<std::uint64_t, bool> permanent;
+  for (const pb::TaskResult& r : report.results()) {
+    if (r.failure() == pb::FAILURE_REFUSED) permanent[TaskId{r.task()}.index()] = r.permanent();
+  }
+  EXPECT_EQ(permanent, (std::map<std::uint64_t, bool>{{1, false}, {2, true}}));
 }
 
 TEST(WorkerCore, ARunNamesItsGpus) {

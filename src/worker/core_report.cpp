@@ -61,6 +61,7 @@ void WorkerCore::list_held(google::protobuf::RepeatedPtrField<pb::Held>& out) co
     one.set_attempt(held->fence.attempt);
     one.set_epoch(held->fence.epoch);
     one.set_running(held->state != State::waiting);
+    one.set_alternative(held->alternative);
   }
 }
 

@@ -62,7 +62,7 @@ void WorkerCore::start(Held& held, Instant now, Effects& effects) {
   --waiting_;
   ++running_;
   const JobInfo& job = *held.job;
-  const bool builtin = job.kind != Kind::python && job.kind != Kind::command;
+  const bool builtin = !has_engine(job.kind);
   enter(held, builtin ? pb::STAGE_EXECUTE : pb::STAGE_STARTUP, now);
   switch (job.kind) {
     case Kind::noop:
@@ -90,9 +90,15 @@ void WorkerCore::start(Held& held, Instant now, Effects& effects) {
       break;
     case Kind::python:
     case Kind::command:
+    case Kind::compute:
+    case Kind::llm:
+    case Kind::image:
+    case Kind::remote:
+    case Kind::models:
       held.run.gpus = allocator_.devices(held.ticket);
       held.run.hides_gpus = allocator_.gpus() > 0;
       held.run.memory = lines_[held.need_class].need.memory;
+      held.run.cpus_milli = lines_[held.need_class].need.cpus_milli;
       effects.start.push_back(std::move(held.run));
       break;
     case Kind::refused:
@@ -150,7 +156,10 @@ void WorkerCore::finish(Held& held, pb::TaskResult* given, Instant now, Effects&
   if (!result->ok()) {
     ++failed_;
     result->set_stage(held.stage);
-    if (result->failure() != pb::FAILURE_EXCEPTION) result->clear_exception();
+    // Of these it says what it was: a type of Python, or a class of engine error.
+    if (result->failure() != pb::FAILURE_EXCEPTION && result->failure() != pb::FAILURE_ENGINE &&
+        result->failure() != pb::FAILURE_OUT_OF_MEMORY)
+      result->clear_exception();
     cut(*result->mutable_exception(), limits::kNameBytes);
     cut(*result->mutable_message(), limits::kMessageBytes);
     cut(*result->mutable_traceback(), limits::kTracebackBytes);

@@ -1,4 +1,4 @@
-// What runs python and command tasks, and what it tells the worker. All on the loop's thread.
+// What runs the tasks of a kind, and what it tells the worker. All on the loop's thread.
 #pragma once
 
 #include <string>
@@ -17,6 +17,8 @@ class EngineHost {
   virtual bool log(TaskId task, Attempt attempt, pb::Stream stream, std::string_view data) = 0;
   virtual void progress(TaskId task, Attempt attempt, double done, double total, std::string text) = 0;
   virtual void checkpoint(TaskId task, Attempt attempt, std::string data) = 0;
+  // Something to see now, for who follows the task: kept by nobody here. `data_json`: an object.
+  virtual void event(TaskId task, Attempt attempt, std::string type, std::string data_json) = 0;
   // It has come to this stage.
   virtual void stage(TaskId task, Attempt attempt, pb::Stage stage) = 0;
   // The engine gave up; its tasks should go elsewhere.

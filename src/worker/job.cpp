@@ -81,6 +81,16 @@ JobInfo read_job(const pb::SpecOrder& order) {
     } else {
       info.kind = Kind::python;
     }
+  } else if (spec.engine() == "compute") {
+    info.kind = Kind::compute;
+  } else if (spec.engine() == "llm") {
+    info.kind = Kind::llm;
+  } else if (spec.engine() == "image") {
+    info.kind = Kind::image;
+  } else if (spec.engine() == "remote") {
+    info.kind = Kind::remote;
+  } else if (spec.engine() == "models") {
+    info.kind = Kind::models;
   } else {
     info.refusal = "This worker has no engine \"" + spec.engine() + "\"; is the server newer than the worker?";
   }

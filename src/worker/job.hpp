@@ -15,7 +15,24 @@ namespace grange::worker {
 
 namespace pb = wire::pb;
 
-enum class Kind : std::uint8_t { refused, noop, echo, sleep, fail, python, command };
+// From python on, each is an engine's; those before run in the core.
+enum class Kind : std::uint8_t {
+  refused,
+  noop,
+  echo,
+  sleep,
+  fail,
+  python,
+  command,
+  compute,
+  llm,
+  image,
+  remote,
+  models
+};
+inline constexpr bool has_engine(Kind kind) {
+  return kind >= Kind::python;
+}
 
 struct JobInfo {
   JobNo job;

@@ -7,6 +7,7 @@ namespace grange::worker {
 namespace {
 constexpr Bytes kReport = 4 * MiB;       // of one frame; a frame may have 16
 constexpr Bytes kLogsPending = 4 * MiB;  // then executors hold back
+constexpr Bytes kEventsPending = 4 * MiB;
 constexpr std::size_t kFence = 48;
 constexpr Millis kWatch{500};
 }  // namespace
@@ -62,6 +63,7 @@ void SessionClient::up(net::ConnectionPtr connection) {
   events.on_writable = [this, current] {
     if (!current()) return;
     blocked_ = false;
+    owner_.link_writable();
     flush();
   };
   events.on_alive = [this, current] {
@@ -103,6 +105,7 @@ void SessionClient::message(std::string bytes, bool binary) {
     return;
   }
   if (!welcomed_) return drop("the server spoke before its Welcome");
+  if (frame.has_relay()) return owner_.relay(*frame.mutable_relay());
   const auto verdict = session_.arrived(frame);
   peer_has_ = std::max(peer_has_, frame.ack());
   if (verdict == wire::Session::Verdict::gap) return drop("a frame is missing");
@@ -195,9 +198,17 @@ void SessionClient::flush() {
       *report.add_checkpoints() = std::move(checkpoints_.front());
       checkpoints_.pop_front();
     }
+    while (!events_.empty() && bytes < kReport) {
+      const Bytes size = events_.front().data_json().size() + kFence;
+      bytes += size;
+      event_bytes_ -= size;
+      *report.add_events() = std::move(events_.front());
+      events_.pop_front();
+    }
+    if (std::exchange(manifest_unsaid_, false)) owner_.fill_manifest(*report.mutable_manifest());
     for (auto& [task, one] : progress_) *report.add_progress() = std::move(one);
     progress_.clear();
-    more_ = !logs_.empty() || !checkpoints_.empty();
+    more_ = !logs_.empty() || !checkpoints_.empty() || !events_.empty();
     if (!more_) more_ = owner_.take_report(report, kReport - std::min(bytes, kReport - 1));
     if (report.ByteSizeLong() == 0) break;
     said = true;
@@ -248,6 +259,30 @@ void SessionClient::checkpoint(pb::Checkpoint checkpoint) {
   std::erase_if(checkpoints_, [&](const pb::Checkpoint& old) { return old.task() == checkpoint.task(); });
   checkpoints_.push_back(std::move(checkpoint));
   flush_soon();
+}
+
+void SessionClient::event(pb::EngineEvent event) {
+  event_bytes_ += event.data_json().size() + kFence;
+  events_.push_back(std::move(event));
+  while (event_bytes_ > kEventsPending) {
+    event_bytes_ -= events_.front().data_json().size() + kFence;
+    events_.pop_front();
+  }
+  flush_soon();
+}
+
+void SessionClient::manifest_changed() {
+  manifest_unsaid_ = true;
+  flush_soon();
+}
+
+bool SessionClient::relay(pb::Relay relay) {
+  if (!welcomed_ || !connection_) return true;
+  pb::Frame frame;
+  *frame.mutable_relay() = std::move(relay);
+  if (connection_->send(session_.unnumbered(frame), true)) return true;
+  blocked_ = true;
+  return false;
 }
 
 void SessionClient::watch() {

@@ -22,8 +22,11 @@ class SessionOwner {
   virtual void orders(pb::WorkerOrders& orders) = 0;
   // Moves results and the like into the report. True: there is more.
   virtual bool take_report(pb::WorkerReport& report, Bytes limit) = 0;
+  virtual void fill_manifest(pb::Manifest& manifest) = 0;
   virtual void fill_heartbeat(pb::Heartbeat& heartbeat) = 0;
-  virtual void room_for_output() = 0;          // after log() had answered false
+  virtual void room_for_output() = 0;  // after log() had answered false
+  virtual void relay(pb::Relay& relay) = 0;
+  virtual void link_writable() = 0;            // after relay() had answered false
   virtual void refused(const Error& why) = 0;  // the server will never take us as we are
   virtual void link_changed(net::LinkState state) = 0;
 };
@@ -43,6 +46,9 @@ class SessionClient {
   bool log(pb::LogChunk chunk);
   void progress(pb::Progress progress);  // a newer one of the same attempt replaces one not yet sent
   void checkpoint(pb::Checkpoint checkpoint);
+  void event(pb::EngineEvent event);  // too many unsent: the oldest go
+  void manifest_changed();            // the server hears of the new one soon
+  bool relay(pb::Relay relay);  // at once, unnumbered. False: hold back until link_writable; nothing without a link
 
   bool online() const { return welcomed_; }  // a Welcome was heard on this connection
   Bytes inline_limit() const { return inline_limit_; }
@@ -79,6 +85,9 @@ class SessionClient {
   Bytes log_bytes_ = 0;
   std::unordered_map<TaskId, pb::Progress> progress_;
   std::deque<pb::Checkpoint> checkpoints_;
+  std::deque<pb::EngineEvent> events_;
+  Bytes event_bytes_ = 0;
+  bool manifest_unsaid_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "worker/engines/engines.hpp"
 #include "worker/leftovers.hpp"
 #include "worker/worker_impl.hpp"
 
@@ -53,9 +54,6 @@ Result<> Worker::Impl::start() {
                         resources.disk_free};
   core_options.python = python_check.ok();
   for (const GpuInfo& gpu : resources.gpus) core_options.gpus.push_back(gpu.memory);
-  core_options.labels = options.labels;
-  core_options.pool = options.pool;
-  core_options.models = options.models;
   core = std::make_unique<WorkerCore>(core_options);
 
   Blobs::Options blob_options;
@@ -63,8 +61,9 @@ Result<> Worker::Impl::start() {
   blob_options.token = options.token;
   blob_options.folder = data.cache();
   blobs = std::make_unique<Blobs>(loop, blob_options, seed());
-  commands = make_command_engine(loop, *this, *blobs, guardian.get(),
-                                 {data.tasks(), environment("PATH", kPath), options.server_url});
+  engines[Kind::command] = make_command_engine(loop, *this, *blobs, guardian.get(),
+                                               {data.tasks(), environment("PATH", kPath), options.server_url});
+  start_services();
   net::LinkOptions link;
   if (!dialer) {
     std::map<std::string, std::string> headers;
@@ -105,8 +104,34 @@ void Worker::Impl::start_python() {
   o.recycle_tasks = options.recycle_tasks;
   o.recycle_rss = options.recycle_rss_bytes != 0 ? options.recycle_rss_bytes : resources.memory / slots;
   o.inline_limit = [this] { return client->inline_limit(); };
-  python = make_python_engine(loop, *this, *blobs, guardian.get(), std::move(o));
+  auto made = make_python_engine(loop, *this, *blobs, guardian.get(), std::move(o));
+  python = made.get();
+  engines[Kind::python] = std::move(made);
   python->prestart();  // so that the first call is fast
+}
+
+void Worker::Impl::start_services() {
+  http = std::make_unique<net::HttpClient>(loop, net::HttpClient::Options{.per_host = kPerService});
+  ServicesOptions o;
+  o.configured = options.services;
+  o.probe = options.probe;
+  o.folder = data.path + "/models";
+  o.machine = machine_facts(resources);
+  services = make_services(loop, *http, std::move(o));
+  services->on_change([this] { client->manifest_changed(); });
+  const EngineContext context{loop,          *this,
+                              *blobs,        *http,
+                              *services,     clock,
+                              data.tasks(),  options.server_url,
+                              options.token, [this] { return client->inline_limit(); }};
+  engines[Kind::compute] = make_compute_engine(context);
+  engines[Kind::llm] = make_llm_engine(context);
+  engines[Kind::image] = make_image_engine(context);
+  engines[Kind::remote] = make_remote_engine(context);
+  engines[Kind::models] = make_models_engine(context);
+  relays = std::make_unique<RelayHost>(*http, *services,
+                                       [this](pb::Relay relay) { return client->relay(std::move(relay)); });
+  services->start();
 }
 
 void Worker::Impl::start_health() {
@@ -142,25 +167,25 @@ void Worker::Impl::step(const Event& event) {
 }
 
 void Worker::Impl::act(Effects& now) {
+  const auto engine = [this](Kind kind) -> Engine* {
+    const auto it = engines.find(kind);
+    return it == engines.end() ? nullptr : it->second.get();
+  };
   for (Run& run : now.start) {
     const Kind kind = run.job->kind;
     if (run.has_checkpoint) {
       log(run.fence.task, run.fence.attempt, pb::STREAM_SYSTEM,
           "attempt " + std::to_string(run.fence.attempt) + " resumes from the checkpoint of an earlier attempt\n");
     }
-    if (kind == Kind::command) {
-      commands->run(std::move(run));
-    } else if (python) {
-      python->run(std::move(run));
+    if (Engine* e = engine(kind)) {
+      began[{run.fence.task, run.fence.attempt}] = clock.now().mono;
+      e->run(std::move(run));
     } else {
       ended(run.fence.task, run.fence.attempt,
-            failure(pb::FAILURE_ENGINE, "This worker has no Python engine; its notes say why."));
+            failure(pb::FAILURE_ENGINE,
+                    "This worker does not offer the engine \"" + run.job->spec.engine() + "\"; its notes say why."));
     }
   }
-  const auto engine = [this](Kind kind) -> Engine* {
-    if (kind == Kind::command) return commands.get();
-    return python.get();
-  };
   for (const Effects::Freeze& one : now.freeze) {
     if (Engine* e = engine(one.kind)) e->freeze(one.task, one.attempt, one.on);
   }
@@ -171,8 +196,7 @@ void Worker::Impl::act(Effects& now) {
 
 // At what tasks use, and whether one left something behind.
 void Worker::Impl::look() {
-  if (commands) commands->watch();
-  if (python) python->watch();
+  for (const auto& [kind, engine] : engines) engine->watch();
   end_leftovers();  // the kernel's list may have missed one when its task ended
 }
 
@@ -219,8 +243,10 @@ void Worker::Impl::leave() {
   loop.post([old = std::shared_ptr<net::Timer>(std::move(leaving))] {});  // we may be below it on the stack
   wake.reset();
   looking.reset();
-  python.reset();
-  commands.reset();
+  python = nullptr;
+  relays.reset();
+  engines.clear();
+  services.reset();
   client->say_goodbye(error ? error->message : core->draining() ? "drained" : "stopped");
   client->stop();
   // A moment for the goodbye to leave the machine.
@@ -237,8 +263,10 @@ Worker::Worker(net::Loop& loop, WorkerOptions options, std::unique_ptr<net::Dial
     : impl_(std::make_shared<Impl>(loop, std::move(options), std::move(dialer))) {}
 
 Worker::~Worker() {
-  impl_->python.reset();
-  impl_->commands.reset();
+  impl_->python = nullptr;
+  impl_->relays.reset();
+  impl_->engines.clear();
+  impl_->services.reset();
   impl_->health.reset();
   impl_->client.reset();
 }

@@ -26,6 +26,8 @@ struct WorkerOptions {
   std::map<std::string, std::string> labels;
   std::string pool;                     // the class of workers it belongs to; "": standard
   std::vector<std::string> models;      // that it has ready
+  std::vector<std::string> services;    // "kind=url" or "name:kind=url": beside those found by probing
+  bool probe = true;                    // look for services at their usual ports
   Millis life{0};                       // the machine is lent for so long; then it drains. 0: no end known
   std::uint32_t drain_seconds = 8;      // how long tasks may go on after the first signal
   std::uint32_t recycle_tasks = 0;      // a Python executor is replaced after so many tasks; 0: never

@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <set>
 
 #include "worker/worker_impl.hpp"
 
@@ -13,6 +14,7 @@ void Worker::Impl::ended(TaskId task, Attempt attempt, pb::TaskResult result) {
     return;
   }
   logged.erase({task, attempt});
+  began.erase({task, attempt});
   step(AttemptEnded{task, attempt, &result});
 }
 
@@ -59,6 +61,20 @@ void Worker::Impl::progress(TaskId task, Attempt attempt, double done, double to
   if (text.size() > limits::kMessageBytes) text.resize(limits::kMessageBytes);
   out.set_text(std::move(text));
   client->progress(std::move(out));
+}
+
+void Worker::Impl::event(TaskId task, Attempt attempt, std::string type, std::string data_json) {
+  const Fence* fence = core->running_fence(task, attempt);
+  if (fence == nullptr) return;
+  pb::EngineEvent out;
+  out.set_task(fence->task.packed);
+  out.set_attempt(fence->attempt);
+  out.set_epoch(fence->epoch);
+  out.set_type(std::move(type));
+  out.set_data_json(std::move(data_json));
+  if (const auto it = began.find({task, attempt}); it != began.end())
+    out.set_time_us(static_cast<std::uint64_t>((clock.now().mono - it->second).count()));
+  client->event(std::move(out));
 }
 
 void Worker::Impl::checkpoint(TaskId task, Attempt attempt, std::string bytes) {
@@ -127,7 +143,10 @@ void Worker::Impl::fill_hello(pb::WorkerHello& hello) {
   hello.set_window(core->window());
   hello.set_draining(core->draining());
   core->list_held(*hello.mutable_held());
-  pb::Manifest& m = *hello.mutable_manifest();
+  fill_manifest(*hello.mutable_manifest());
+}
+
+void Worker::Impl::fill_manifest(pb::Manifest& m) {
   m.set_hostname(resources.hostname);
   m.set_os(resources.os);
   m.set_version("0.1.0");
@@ -151,7 +170,18 @@ void Worker::Impl::fill_hello(pb::WorkerHello& hello) {
   m.add_engines("builtin");
   m.add_engines("command");
   if (python_check.ok()) m.add_engines("python");
+  // A mock may answer anywhere, where the job allows one.
+  for (const char* engine : {"compute", "models", "llm-mock", "image-mock"}) m.add_engines(engine);
+  std::set<std::string> engines_of_services;
+  for (const ServiceInfo& service : services->list()) {
+    const std::string engine = engine_of(service.shown.kind());
+    engines_of_services.insert(engine);
+    if (engine.starts_with("remote")) engines_of_services.insert("remote:" + service.shown.name());
+    *m.add_services() = service.shown;
+  }
+  for (const std::string& engine : engines_of_services) m.add_engines(engine);
   for (const auto& [key, value] : options.labels) (*m.mutable_labels())[key] = value;
+  (*m.mutable_labels())[std::string(kWorkerLabel)] = data.worker_id;  // nobody else's to say
   for (const std::string& note : resources.notes) m.add_notes(note);
   if (!python_check.ok() && !python_check.note.empty()) m.add_notes(python_check.note);
 }
@@ -175,8 +205,19 @@ void Worker::Impl::fill_heartbeat(pb::Heartbeat& beat) {
 }
 
 void Worker::Impl::room_for_output() {
-  if (commands) commands->resume_output();
-  if (python) python->resume_output();
+  for (const auto& [kind, engine] : engines) engine->resume_output();
+}
+
+void Worker::Impl::relay(pb::Relay& relay) {
+  if (relays) relays->heard(relay);
+}
+
+void Worker::Impl::link_writable() {
+  if (relays) relays->writable();
+}
+
+void Worker::Impl::link_changed(net::LinkState state) {
+  if (relays && state != net::LinkState::connected) relays->drop_all();  // a stream does not outlive its connection
 }
 
 void Worker::Impl::refused(const Error& why) {

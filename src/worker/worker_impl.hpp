@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <map>
 #include <optional>
 #include <unordered_map>
 
@@ -13,7 +14,9 @@
 #include "worker/data_dir.hpp"
 #include "worker/health.hpp"
 #include "worker/python_engine.hpp"
+#include "worker/relay.hpp"
 #include "worker/resources.hpp"
+#include "worker/services/services.hpp"
 #include "worker/session_client.hpp"
 #include "worker/worker.hpp"
 
@@ -28,6 +31,7 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   // worker.cpp
   Result<> start();
   void start_python();
+  void start_services();
   void start_health();
   std::string name() const { return options.name.empty() ? resources.hostname : options.name; }
   void step(const Event& event);
@@ -44,18 +48,22 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   bool send_log(const Fence& fence, pb::Stream stream, std::string text);
   void stage(TaskId task, Attempt attempt, pb::Stage stage) override { step(StageEntered{task, attempt, stage}); }
   void progress(TaskId task, Attempt attempt, double done, double total, std::string text) override;
+  void event(TaskId task, Attempt attempt, std::string type, std::string data_json) override;
   void checkpoint(TaskId task, Attempt attempt, std::string bytes) override;
   void checkpoint_done(const AttemptKey& key, std::uint64_t number);
   void send_checkpoint(TaskId task, Attempt attempt, pb::Checkpoint out);
   void engine_off(Kind kind, std::string why) override;
   void fill_hello(pb::WorkerHello& hello) override;
+  void fill_manifest(pb::Manifest& manifest) override;
   void welcomed(const pb::Welcome& welcome) override { step(Welcomed{&welcome}); }
   void orders(pb::WorkerOrders& orders) override { step(OrdersArrived{&orders}); }
   bool take_report(pb::WorkerReport& report, Bytes limit) override;
   void fill_heartbeat(pb::Heartbeat& beat) override;
   void room_for_output() override;
+  void relay(pb::Relay& relay) override;
+  void link_writable() override;
   void refused(const Error& why) override;
-  void link_changed(net::LinkState) override {}
+  void link_changed(net::LinkState state) override;
 
   // worker_status.cpp
   std::string state() const;
@@ -83,8 +91,12 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   // Attempts that are given back as soon as their checkpoint has arrived.
   std::unordered_map<AttemptKey, pb::TaskResult, AttemptKeyHash> after_checkpoint;
   std::unordered_map<AttemptKey, Bytes, AttemptKeyHash> logged;
-  std::unique_ptr<Engine> commands;
-  std::unique_ptr<PythonEngine> python;
+  std::unordered_map<AttemptKey, Instant, AttemptKeyHash> began;  // what runs in an engine: for the times of its events
+  std::unique_ptr<net::HttpClient> http;                          // to services
+  std::unique_ptr<Services> services;
+  std::unique_ptr<RelayHost> relays;
+  std::map<Kind, std::unique_ptr<Engine>> engines;
+  PythonEngine* python = nullptr;  // one of them
   std::unique_ptr<net::Listener> health;
   Effects effects;
   bool acting = false, left = false, gone = false;

@@ -87,6 +87,7 @@ class FakeFarm:
         self.ready = threading.Condition(self.lock)
         self.queue = []  # (-priority, job, index)
         self.jobs, self.keys, self.sessions, self.blobs = {}, {}, {}, {}
+        self.extended = set()  # (job, key)
         self.requests = []  # names of what clients asked for
         self.calls = []  # (method, path, query, JSON) over REST
         self.answers = {}  # (method, path) -> JSON, for what it does not know itself
@@ -246,12 +247,19 @@ class FakeFarm:
             if job is None:
                 answer.response.error.code = "not_found"
                 answer.response.error.message = "there is no such job"
+        if op == "extend" and job is not None and (job.number, request.extend.key) in self.extended:
+            answer.response.job.CopyFrom(job.wire())
+            if self.answer:
+                self.tell(session, answer)
+            return
         if op == "extend" and job is not None and not job.open:
             answer.response.error.code = "invalid_state_transition"
             answer.response.error.message = "the job takes no more tasks"
             self.tell(session, answer)
             return
         if op == "extend" and job is not None:
+            if request.extend.key:
+                self.extended.add((job.number, request.extend.key))
             count = request.extend.count
             job.arguments += self.arguments(request.extend.payloads) if request.extend.payloads else [b""] * count
             self.queue.extend((-job.spec.priority, job.number, job.spec.count + i) for i in range(count))

@@ -286,6 +286,10 @@ def test_chains_over_breaks(fake, of_fake):
                 future = of_fake.submit(operator.add, future, 1)
             ends.append(future)
         assert [f.result(40) for f in ends] == [5] * 10
+        with of_fake.open_map(operator.neg) as growing:
+            for x in range(20):
+                growing.add(x)
+        assert growing.result(30) == [-x for x in range(20)]
     finally:
         stop.set()
         thread.join()

@@ -2,6 +2,7 @@
 
 #include "base/limits.hpp"
 #include "server/api/job_keys.hpp"
+#include "server/api/validate.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
 
@@ -81,26 +82,7 @@ void read_command(Keys& keys, pb::JobSpec& spec) {
   if (any) *spec.mutable_command() = std::move(out);
 }
 
-void read_engines(Keys& keys, pb::JobSpec& spec) {
-  if (const json::object* builtin = keys.object("builtin"); builtin != nullptr) {
-    Keys inner(*builtin, "builtin.");
-    pb::BuiltinSpec& out = *spec.mutable_builtin();
-    inner.text("op", *out.mutable_op());
-    std::int64_t ms = 0;
-    if (inner.integer("ms", 0, UINT32_MAX, ms)) out.set_ms(static_cast<std::uint32_t>(ms));
-    inner.text("message", *out.mutable_message());
-    bool permanent = false;
-    if (inner.flag("permanent", permanent)) out.set_permanent(permanent);
-    if (auto result = inner.finish(); !result) keys.fail(std::move(result).error());
-  }
-  if (const json::object* python = keys.object("python"); python != nullptr) {
-    Keys inner(*python, "python.");
-    pb::PythonSpec& out = *spec.mutable_python();
-    inner.text("code_sha256", *out.mutable_code_sha256());
-    inner.text("function", *out.mutable_function());
-    inner.text("model", *out.mutable_model());
-    if (auto result = inner.finish(); !result) keys.fail(std::move(result).error());
-  }
+void read_encoding(Keys& keys, pb::JobSpec& spec) {
   std::string model;
   if (keys.text("model", model)) spec.mutable_python()->set_model(std::move(model));
   std::string encoding;
@@ -159,6 +141,7 @@ Result<JobFile> read_job_file(const json::object& file) {
   keys.text("user", *spec.mutable_user());
   read_command(keys, spec);
   read_engines(keys, spec);
+  read_encoding(keys, spec);
   read_retry(keys, spec);
   read_requirements(keys, *spec.mutable_requirements());
   read_alternatives(keys, spec);
@@ -180,12 +163,9 @@ Result<JobFile> read_job_file(const json::object& file) {
     keys.wrong("args_file", "is read by `grange submit`; over REST put the lines into \"args\"");
   }
   if (auto result = keys.finish(); !result) return std::move(result).error();
-  if (spec.engine().empty())
-    spec.set_engine(spec.has_command()   ? "command"
-                    : spec.has_python()  ? "python"
-                    : spec.has_builtin() ? "builtin"
-                                         : "");
-  if (spec.has_python() && spec.encoding() == pb::ENCODING_UNSPECIFIED) spec.set_encoding(pb::ENCODING_JSON);
+  if (spec.engine().empty()) spec.set_engine(implied_engine(spec));
+  if ((spec.has_python() || is_ai_engine(spec.engine())) && spec.encoding() == pb::ENCODING_UNSPECIFIED)
+    spec.set_encoding(pb::ENCODING_JSON);
   if (args != nullptr) {
     if (args->empty()) return bad("\"args\" is empty: a job has at least one task.");
     if (counted && spec.count() != args->size()) {

@@ -59,6 +59,7 @@ json::object write_job_file(const pb::JobSpec& spec, const std::vector<core::Arg
     if (spec.builtin().permanent()) builtin["permanent"] = true;
     out["builtin"] = std::move(builtin);
   }
+  write_engines(spec, out);
   if (spec.priority() != 0) out["priority"] = spec.priority();
   if (spec.has_retry()) write_retry(spec.retry(), out);
   if (spec.time_limit_ms() != 0) out["timeout"] = spec.time_limit_ms() / 1000.0;

@@ -173,11 +173,13 @@ class Keys {
 };
 
 // Parts of a job that have a file of their own (job_needs.cpp, job_times.cpp).
+void read_engines(Keys& keys, pb::JobSpec& spec);  // the tables of engines; "command" is not one
 void read_requirements(Keys& keys, pb::Requirements& needs);
 void read_alternatives(Keys& keys, pb::JobSpec& spec);
 void read_retry(Keys& keys, pb::JobSpec& spec);
 void read_order(Keys& keys, JobFile& file);  // what it waits for, when it runs, and beside what
 
+void write_engines(const pb::JobSpec& spec, json::object& out);  // those of AI work
 json::object write_requirements(const pb::Requirements& needs, bool whole);
 void write_retry(const pb::Retry& retry, json::object& out);
 void write_order(const pb::JobSpec& spec, json::object& out);

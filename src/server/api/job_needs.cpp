@@ -86,6 +86,8 @@ void read_requirements(Keys& keys, pb::Requirements& needs) {
   if (keys.bytes("gpu_memory", number)) needs.set_gpu_memory_bytes(number);
   if (keys.duration("min_life", number)) needs.set_min_life_ms(number);
   keys.text("needs_model", *needs.mutable_model());
+  std::int64_t tokens = 0;
+  if (keys.integer("context", 0, UINT32_MAX, tokens)) needs.set_context(static_cast<std::uint32_t>(tokens));
   keys.text("pool", *needs.mutable_pool());
   read_labels(keys, needs);
 }
@@ -168,6 +170,7 @@ json::object write_requirements(const pb::Requirements& needs, bool whole) {
   if (whole || needs.gpu_memory_bytes() != 0) out["gpu_memory"] = needs.gpu_memory_bytes();
   if (whole || needs.min_life_ms() != 0) out["min_life"] = seconds(needs.min_life_ms());
   if (whole || !needs.model().empty()) out["needs_model"] = needs.model();
+  if (whole || needs.context() != 0) out["context"] = needs.context();
   if (whole || !needs.pool().empty()) out["pool"] = needs.pool();
   if (whole || needs.labels_size() > 0 || needs.not_labels_size() > 0) {
     json::object labels, unwanted;

@@ -53,7 +53,8 @@ object schemas() {
   out["Job"] = schema(
       "id:string job:integer name:string status:string user:string engine:string priority:integer total_tasks:integer "
       "completed_tasks:integer failed_tasks:integer "
-      "cancelled_tasks:integer running_tasks:integer pending_tasks:integer blocked_tasks:integer paused_tasks:integer "
+      "cancelled_tasks:integer running_tasks:integer assigned_tasks:integer pending_tasks:integer "
+      "blocked_tasks:integer paused_tasks:integer "
       "paused:boolean open:boolean created_at:string started_at:string* "
       "completed_at:string* progress:number existed:boolean",
       "A job. status: pending, running, completed, failed or cancelled. existed: a submit met a job with the same "
@@ -78,12 +79,14 @@ object schemas() {
   out["Worker"] = schema(
       "id:string number:integer name:string status:string hostname:string os:string slots:integer cpus:number "
       "cpu_model:string memory_bytes:integer disk_bytes:integer gpus:array engines:array "
-      "labels:object pool:string models:array quarantined_until:string* success:number* failed_in_a_row:integer "
+      "labels:object pool:string models:array services:array quarantined_until:string* success:number* "
+      "failed_in_a_row:integer "
       "running:integer backlog:integer window:integer connected:boolean dialect:string* "
       "first_seen:string last_seen:string tasks_completed:integer "
       "tasks_failed:integer run_ms:number cpu_percent:number* memory_used_bytes:integer* version:string "
       "python_version:string* sandbox:string notes:array",
-      "A worker. status: online, busy, quarantined, draining, reconnecting or offline.");
+      "A worker. status: online, busy, quarantined, draining, reconnecting or offline. services: {name, kind, state, "
+      "version, note, parallel, models}; a model's fit is GOOD, RISK, FAIL or UNKNOWN on this machine.");
   out["WorkerFailure"] = schema(
       "id:integer worker_id:string* job_id:string task_id:string index:integer attempt:integer failure:string "
       "fault:string* stage:string* "
@@ -96,7 +99,8 @@ object schemas() {
       "name:string engine:string script:string count:integer args:array env:object files_in:array files_out:array "
       "stdin:string priority:integer retries:integer retry:object "
       "cpus:number gpus:number labels:object user:string key:string id:string fail_fast:boolean builtin:object "
-      "python:object model:string encoding:string needs_model:string pool:string any_of:array nodes:integer "
+      "python:object model:string encoding:string needs_model:string context:integer pool:string any_of:array "
+      "nodes:integer "
       "weight:number max_running:integer not_before:string deadline:string open:boolean after:array when:string "
       "stages:object",
       "What to run. command: a list of strings, or one string for /bin/sh. timeout: seconds or \"10m\". memory, disk: "
@@ -123,8 +127,10 @@ object schemas() {
   out["PauseJob"] = schema("freeze:boolean", "freeze: what runs stands still, too.");
   out["PauseTask"] = schema("how:string", "freeze (as it stands), or requeue (stopped and given back).");
   out["Told"] = schema("told:integer", "How many tasks are paused or resumed.");
-  out["Extend"] = schema("args:array count:integer close:boolean",
-                         "args: one task a value; count: so many tasks without one; close: no more after these.");
+  out["Extend"] =
+      schema("args:array count:integer close:boolean key:string",
+             "args: one task a value; count: so many tasks without one; close: no more after these. key: the "
+             "same again for this job adds nothing and is answered as the first time.");
   out["Extended"] = schema("total_tasks:integer", "How many tasks the job has now.");
   out["RetryFilter"] = schema("classes:array indices:array", "Which tasks; left out: all of them.");
   out["Redrive"] = schema("job:string classes:array indices:array", "Which dead letters of which job.");
@@ -157,6 +163,34 @@ object schemas() {
       "last_job:string* runs:integer left_out:integer last_error:string* job:object",
       "A job that is submitted again and again.");
   out["ScheduleRun"] = schema("job_id:string", "The job of the run.");
+  out["RunFile"] = schema(
+      "kind:string workers:array model:string prompt:string system:string service:string max_tokens:integer "
+      "num_ctx:integer temperature:number top_p:number options:object op:string algorithm:string n:integer "
+      "threads:integer checkpoint:string negative:string steps:integer width:integer height:integer batch:integer "
+      "cfg:number sampler:string scheduler:string workflow:object seed:integer repeats:integer warmup:integer "
+      "target_ttft_ms:number target_itl_ms:number force:boolean allow_mock:boolean",
+      "A race. kind: llm (model, prompt), compute (algorithm, n) or image (checkpoint, prompt). workers: ids or names; "
+      "left out: all that can. concurrency: requests at once, or a list of such numbers, one phase each.");
+  out["RunFile"].as_object()["properties"].as_object()["concurrency"] =
+      object{{"oneOf", array{of_type("integer"), object{{"type", "array"}, {"items", of_type("integer")}}}}};
+  out["RunFile"].as_object()["properties"].as_object()["timeout"] =
+      object{{"oneOf", array{of_type("number"), of_type("string")}}};
+  out["RunStarted"] = schema("run_id:string status:string next_event:integer preflight:object",
+                             "Follow topics=run:ID from next_event on, and nothing is missed.");
+  out["Run"] = schema(
+      "run_id:string kind:string status:string started_at:string ended_at:string* user:string model:string "
+      "prompt:string machines:array settings:object repeats:integer warmup:integer concurrency:array preflight:array "
+      "warnings:array winner:string* summary:object",
+      "A race. status: running, completed, partial (some machines did not), failed or cancelled. Lists leave the "
+      "summary out.");
+  out["RunSummary"] = schema(
+      "run_id:string kind:string status:string machines:object ranking:object samples:array warnings:array",
+      "By machine: means of the first phase that counts, and all phases with their spread. A figure that the engine "
+      "did not give is null.");
+  out["RunComparison"] = schema("run_id:string kind:string compared_with:array",
+                                "By machine and metric: now, before, ratio, p and a verdict.");
+  out["Preflight"] = schema("kind:string ok:boolean machines:array warnings:array",
+                            "By machine: reachable, engine_offered, model_there, fit, warnings, problem, chosen.");
   out["Reason"] = schema("reason:string", "Why; optional.");
   out["Cancelled"] = schema("cancelled:integer", "How many tasks were cancelled.");
   out["Retried"] = schema("retried:integer", "How many tasks run again.");
@@ -171,6 +205,22 @@ object schemas() {
       "blob_bytes:integer disk_free_bytes:integer rows:object",
       "The data folder.");
   out["Health"] = schema("status:string version:string", "How it is.");
+  out["ModelRequest"] =
+      schema("model:string stream:boolean user:string",
+             "The dialect's own request; it is passed on as it is. \"Prefer: wait=10\": at most so many "
+             "seconds for a free service; x-grange-session: requests of one conversation.");
+  out["ModelAnswer"] = of_type("object");
+  out["ModelList"] = schema("object:string data:array", "All models.");
+  out["ModelEntry"] = schema("id:string object:string created:integer owned_by:string grange:object",
+                             "A model. grange: {kind, context, bytes, loaded, places}.");
+  out["OllamaModels"] = schema("models:array", "Models in Ollama's form.");
+  out["OllamaVersion"] = schema("version:string", "Its version.");
+  out["Gateway"] = schema(
+      "active:integer waiting:integer requests:integer completed:integer failed:integer cancelled:integer "
+      "refused:integer tokens_in:integer tokens_out:integer uncounted:integer bytes:integer failovers:integer "
+      "ttft_ms:object limits:object services:array usage:array recent:array",
+      "active: streams now; uncounted: answers that did not say how many tokens they had; failovers: requests that "
+      "went on to another service. ttft_ms: from a request's arrival to the first byte of its answer, of recent ones.");
   out["OpenApi"] = of_type("object");
   return out;
 }

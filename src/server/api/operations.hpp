@@ -30,6 +30,7 @@ struct ExtendInput {
   std::vector<core::ArgumentPage> pages;
   std::uint32_t count = 0;  // 0: as many as there are in the pages
   bool close = false;
+  std::string key = {};  // the same again of this job adds nothing
 };
 struct DeadLook {
   store::OutcomeRow row;

@@ -108,6 +108,11 @@ void Operations::extend(const Principal& who, const std::string& job, ExtendInpu
   if (input.count == 0) input.count = static_cast<std::uint32_t>(std::min<std::uint64_t>(in_pages, UINT32_MAX));
   if (input.count == 0 && !input.close)
     return done(Error{ErrorClass::invalid_argument, "There is nothing to add: give arguments, a count, or close."});
+  if (!input.key.empty() && !valid_name(input.key)) {
+    return done(
+        Error{ErrorClass::invalid_argument,
+              fmt::format("The key may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes)});
+  }
   if (input.count > limits::kTasksPerJob) {
     return done(Error{ErrorClass::too_large, fmt::format("A job may have {} tasks.", limits::kTasksPerJob)});
   }
@@ -120,6 +125,7 @@ void Operations::extend(const Principal& who, const std::string& job, ExtendInpu
         call.job = meta->job;
         call.count = shared->count;
         call.close = shared->close;
+        call.key = shared->key;
         call.blobs = page_blobs(shared->pages);
         call.pages = std::move(shared->pages);
         call.done = std::move(answer);
@@ -164,7 +170,8 @@ void Operations::explain(const Principal& who, const std::string& job, std::opti
               if (!outcomes) return std::move(outcomes).error();
               if (outcomes->empty() || outcomes->front().task.index() != which) {
                 ended.state = "cancelled";
-                ended.summary = fmt::format("Task {} was cancelled before any worker had it.", which);
+                ended.summary = fmt::format("Task {} was cancelled before any worker had it{}", which,
+                                            (*row)->reason.empty() ? "." : ": " + (*row)->reason);
                 return std::move(ended);
               }
               const store::OutcomeRow& outcome = outcomes->front();

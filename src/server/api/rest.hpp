@@ -9,6 +9,7 @@
 #include "server/api/routes.hpp"
 #include "server/api/views.hpp"
 #include "server/client_sessions.hpp"
+#include "server/runs/run_book.hpp"
 #include "server/schedules.hpp"
 #include "server/task_output.hpp"
 
@@ -123,6 +124,27 @@ class Rest {
   void release_worker(RestCallPtr call);
   void get_failures(RestCallPtr call);
   void get_failure_stats(RestCallPtr call);
+  // the gateway (server/gateway/routes.cpp)
+  void pass_on(RestCallPtr call);
+  void list_v1_models(RestCallPtr call);
+  void get_v1_model(RestCallPtr call);
+  void get_ollama_tags(RestCallPtr call);
+  void get_ollama_ps(RestCallPtr call);
+  void get_ollama_version(RestCallPtr call);
+  void get_gateway(RestCallPtr call);
+  // races (server/runs/rest_runs.cpp)
+  void post_run(RestCallPtr call);
+  void preflight_run(RestCallPtr call);
+  void get_runs(RestCallPtr call);
+  void get_run(RestCallPtr call);
+  void get_run_export(RestCallPtr call);
+  void download_run(RestCallPtr call);
+  void get_run_events(RestCallPtr call);
+  void compare_run(RestCallPtr call);
+  void cancel_run(RestCallPtr call);
+  void delete_run(RestCallPtr call);
+  void post_compute(RestCallPtr call);
+  void post_txt2img(RestCallPtr call);
   // blobs and named code
   void put_blob(RestCallPtr call);
   void get_blob(RestCallPtr call);
@@ -140,6 +162,10 @@ class Rest {
   void pump_logs(const std::shared_ptr<LogFollow>& follow);
   void upload(RestCallPtr call, std::string sha256);
   void upload_over(const std::string& sha256);
+  void start_run(const RestCallPtr& call, const boost::json::object& body,
+                 std::function<void(RunBook::Started)> started);
+  void export_run(RestCallPtr call, const std::string& format);
+  void run_and_wait(const RestCallPtr& call, std::string_view kind);
   void keep_open(const net::HttpExchangePtr& exchange) { streams_.push_back(exchange); }
 
   Services& s_;

@@ -108,6 +108,7 @@ void Rest::extend_job(RestCallPtr call) {
     Keys keys(*body, "");
     ExtendInput input;
     keys.flag("close", input.close);
+    keys.text("key", input.key);
     std::int64_t count = 0;
     const bool counted = keys.integer("count", 1, limits::kTasksPerJob, count);
     if (const json::array* args = keys.list("args"); args != nullptr) {

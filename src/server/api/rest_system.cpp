@@ -146,8 +146,9 @@ void Rest::clear_database(RestCallPtr call) {
     return call->fail({ErrorClass::invalid_argument,
                        "This deletes all jobs, results and logs. If you mean it: DELETE /api/db?confirm=yes"});
   }
-  operations_.clear_database(call->who, [call](Result<> done) {
+  operations_.clear_database(call->who, [this, call](Result<> done) {
     if (!done) return call->fail(done.error());
+    s_.runs->forget_all();
     call->answer(200, json::object{{"ok", true}});
   });
 }
@@ -195,8 +196,9 @@ void Rest::get_events(RestCallPtr call) {
   std::string bad;
   auto topics = Topics::parse(split(call->query("topics")), bad);
   if (!topics)
-    return call->fail({ErrorClass::invalid_argument, "There is no topic \"" + cut_utf8(bad, 64) +
-                                                         "\"; there are jobs, tasks, workers, system and job:ID."});
+    return call->fail(
+        {ErrorClass::invalid_argument, "There is no topic \"" + cut_utf8(bad, 64) +
+                                           "\"; there are jobs, tasks, workers, system, runs, job:ID and run:ID."});
   std::uint64_t number = 0;
   if (!call->number("from", 0, UINT64_MAX - 1, UINT64_MAX, number)) return;
   if (const auto last = call->request().headers.find("last-event-id"); last != call->request().headers.end()) {

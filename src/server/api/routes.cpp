@@ -324,8 +324,10 @@ std::vector<Route> farm_routes() {
 
 const std::vector<Route>& routes() {
   static const std::vector<Route> table = [] {
-    std::vector<Route> all = job_routes(), rest = farm_routes();
-    for (Route& route : rest) all.push_back(std::move(route));
+    std::vector<Route> all = job_routes();
+    for (auto* part : {&farm_routes, &gateway_routes, &run_routes}) {
+      for (Route& route : (*part)()) all.push_back(std::move(route));
+    }
     return all;
   }();
   return table;
@@ -343,6 +345,11 @@ bool fits(std::string_view pattern, std::string_view path, std::map<std::string,
   };
   while (!pattern.empty() && !path.empty()) {
     if (path.front() != '/') return false;
+    // A model's name may have slashes in it: it is the rest of the path.
+    if (pattern == "/{model}" && path.size() > 1) {
+      params["model"] = std::string(path.substr(1));
+      return true;
+    }
     const std::string_view want = part(pattern), have = part(path);
     if (want.starts_with('{')) {
       if (have.empty()) return false;

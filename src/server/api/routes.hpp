@@ -29,7 +29,9 @@ struct Route {
   void (Rest::*handler)(RestCallPtr);
 };
 const std::vector<Route>& routes();
-std::vector<Route> job_routes();  // of these, those of jobs and tasks
+std::vector<Route> job_routes();      // of these, those of jobs and tasks
+std::vector<Route> gateway_routes();  // and those of models
+std::vector<Route> run_routes();      // and those of races
 
 struct Match {
   const Route* route = nullptr;  // null: no such path or method

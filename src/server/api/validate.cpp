@@ -118,6 +118,7 @@ std::string default_name(const pb::JobSpec& spec) {
   if (spec.engine() == "python")
     return spec.python().function().empty() ? spec.python().model() : spec.python().function();
   if (spec.engine() == "builtin") return spec.builtin().op();
+  if (is_ai_engine(spec.engine())) return ai_name(spec);
   std::string text = spec.command().argv_size() > 0 ? spec.command().argv(0) : std::string();
   if (!spec.command().shell()) return text.substr(text.rfind('/') == std::string::npos ? 0 : text.rfind('/') + 1);
   text = text.substr(0, text.find('\n'));
@@ -170,13 +171,11 @@ Result<> validate_job(pb::JobSpec& spec, const std::string& id, const std::vecto
                     "(those are job numbers).",
                     limits::kNameBytes));
   }
+  if (spec.engine().empty()) spec.set_engine(implied_engine(spec));
   if (spec.engine().empty())
-    spec.set_engine(spec.has_command()   ? "command"
-                    : spec.has_python()  ? "python"
-                    : spec.has_builtin() ? "builtin"
-                                         : "");
-  if (spec.engine().empty())
-    return bad("The job says nothing to run: give \"command\", \"script\", \"python\" or \"builtin\".");
+    return bad(
+        "The job says nothing to run: give \"command\", \"script\", \"python\", \"builtin\", \"llm\", \"image\", "
+        "\"compute\", \"remote\" or \"models\".");
   if (spec.count() == 0 || spec.count() > limits::kTasksPerJob) {
     return Error{spec.count() == 0 ? ErrorClass::invalid_argument : ErrorClass::too_large,
                  fmt::format("A job has 1 to {} tasks; this one says {}.", limits::kTasksPerJob, spec.count())};
@@ -198,8 +197,10 @@ Result<> validate_job(pb::JobSpec& spec, const std::string& id, const std::vecto
     return bad(fmt::format("The key may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes));
   if (!spec.user().empty() && !valid_user(spec.user())) return bad(user_rule());
 
-  Result<> engine;
-  if (spec.engine() == "builtin") {
+  Result<> engine = check_ai_engine(spec);
+  if (is_ai_engine(spec.engine())) {
+    // said above
+  } else if (spec.engine() == "builtin") {
     engine = check_builtin(spec.builtin());
     spec.clear_command();
     spec.clear_python();
@@ -219,8 +220,10 @@ Result<> validate_job(pb::JobSpec& spec, const std::string& id, const std::vecto
       return bad("python.function is a name for people; it is too long.");
     engine = blob_here(spec.python().code_sha256(), "python.code_sha256", blobs);
   } else {
-    return bad(fmt::format("The engine \"{}\" is not known; it must be command, python or builtin.",
-                           cut_utf8(spec.engine(), 64)));
+    return bad(fmt::format(
+        "The engine \"{}\" is not known; it must be command, python, builtin, llm, image, compute, remote or "
+        "models.",
+        cut_utf8(spec.engine(), 64)));
   }
   if (!engine) return engine;
   if (spec.name().empty()) spec.set_name(default_name(spec));

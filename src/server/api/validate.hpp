@@ -35,6 +35,14 @@ Result<> check_times(const pb::JobSpec& spec);  // of these, the two that a subm
 // What a job is called when nobody gave it a name: its function, its program, its script's first line.
 std::string default_name(const pb::JobSpec& spec);
 
+// Engines of AI work (job_engines.cpp). check_ai_engine fills in what such a job needs of a worker: the model, its
+// context; and clears the tables of other engines.
+std::string implied_engine(const pb::JobSpec& spec);  // by the table that it has; ""
+bool is_ai_engine(std::string_view engine);
+Result<> check_ai_engine(pb::JobSpec& spec);
+std::string ai_name(const pb::JobSpec& spec);
+std::string needed_engine(const pb::JobSpec& spec);  // what a worker must offer: "llm", "llm-mock", "remote:openai"
+
 // Of a spec that was found valid, with its dependencies' numbers filled in.
 core::JobHeader make_header(const pb::JobSpec& spec);
 // SHA-256 over spec and arguments: tells a repeat from a conflict.

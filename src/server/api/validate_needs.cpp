@@ -11,6 +11,7 @@ namespace grange::server {
 namespace {
 
 constexpr Bytes kMostBytes = Bytes{1} << 60;
+constexpr std::uint32_t kMostContext = 1u << 30;
 constexpr std::uint64_t kLongest = 10ull * 366 * 24 * 3600 * 1000;  // a life, a time to live: ten years
 
 Error bad(std::string message) {
@@ -36,8 +37,9 @@ Result<> check_rule(const pb::RetryRule& rule) {
     return bad("A retry rule must name a class of failure that is tried again.");
   if (rule.max_attempts() < 1 || rule.max_attempts() > limits::kMaxAttempts)
     return bad(fmt::format("A retry rule's max_attempts must be from 1 to {}.", limits::kMaxAttempts));
-  if (!rule.exception().empty() && rule.failure() != pb::FAILURE_EXCEPTION)
-    return bad("A retry rule's \"type\" belongs to \"exception\", not to another class of failure.");
+  if (!rule.exception().empty() && rule.failure() != pb::FAILURE_EXCEPTION && rule.failure() != pb::FAILURE_ENGINE)
+    return bad(
+        "A retry rule's \"type\" belongs to \"exception\" or \"engine_error\", not to another class of failure.");
   if (!rule.exception().empty() && !valid_name(rule.exception()))
     return bad(
         fmt::format("A retry rule's \"type\" is the name of an exception, of at most {} bytes.", limits::kNameBytes));
@@ -53,6 +55,7 @@ core::Request make_request(const pb::Requirements& needs, const std::string& eng
   out.gpu_memory = needs.gpu_memory_bytes();
   out.engine = engine;
   out.model = needs.model();
+  out.context = needs.model().empty() ? 0 : needs.context();
   out.pool = needs.pool();
   out.min_life = Millis{static_cast<std::int64_t>(needs.min_life_ms())};
   for (const auto& [key, value] : needs.labels()) out.labels.push_back({.key = key, .value = value});
@@ -83,6 +86,9 @@ Result<> check_requirements(const pb::Requirements& needs) {
   if (needs.min_life_ms() > kLongest) return bad("min_life may be at most ten years.");
   if (!needs.model().empty() && !valid_name(needs.model()))
     return bad(fmt::format("needs_model may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes));
+  if (needs.context() != 0 && needs.model().empty())
+    return bad("context is of the model that a worker must have: add needs_model.");
+  if (needs.context() > kMostContext) return bad(fmt::format("context may be at most {} tokens.", kMostContext));
   if (!needs.pool().empty() && !valid_name(needs.pool()))
     return bad(fmt::format("pool may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes));
   if (auto labels = check_labels(needs.labels(), static_cast<std::size_t>(needs.not_labels_size())); !labels)
@@ -168,7 +174,7 @@ core::JobHeader make_header(const pb::JobSpec& spec) {
   const bool plain = !inputs && header.nodes == 1;
   const std::string engine = spec.engine() == "python" && spec.encoding() == pb::ENCODING_JSON && plain
                                  ? std::string(kPythonJson)
-                                 : spec.engine();
+                                 : needed_engine(spec);
   header.request = make_request(spec.requirements(), engine);
   for (const pb::Requirements& one : spec.any_of()) header.alternatives.push_back(make_request(one, engine));
   const pb::Retry& retry = spec.retry();

@@ -39,6 +39,40 @@ json::array files_json(const std::string& files) {
   return out;
 }
 
+json::object model_json(const pb::Model& model) {
+  json::value numbers = nullptr;
+  if (!model.fit_json().empty()) {
+    if (auto read = wire::parse_json(model.fit_json())) numbers = std::move(*read);
+  }
+  return {{"name", model.name()},
+          {"kind", model.kind()},
+          {"bytes", model.bytes()},
+          {"quantization", text_or_null(model.quantization())},
+          {"family", text_or_null(model.family())},
+          {"parameters", text_or_null(model.parameters())},
+          {"context", model.context() == 0 ? json::value(nullptr) : json::value(model.context())},
+          {"loaded", model.loaded()},
+          {"loaded_bytes", model.loaded_bytes()},
+          {"gpu_bytes", model.gpu_bytes()},
+          {"digest", text_or_null(model.digest())},
+          {"fit", model.fit().empty() ? "UNKNOWN" : model.fit()},
+          {"good_context", model.good_context()},
+          {"max_context", model.max_context()},
+          {"fit_numbers", std::move(numbers)}};
+}
+
+json::object service_json(const pb::Service& service) {
+  json::array models;
+  for (const pb::Model& model : service.models()) models.push_back(model_json(model));
+  return {{"name", service.name()},
+          {"kind", service.kind()},
+          {"state", service.state()},
+          {"version", text_or_null(service.version())},
+          {"note", text_or_null(service.note())},
+          {"parallel", service.parallel()},
+          {"models", std::move(models)}};
+}
+
 }  // namespace
 
 json::value time_json(WallMs t) {
@@ -58,7 +92,8 @@ json::object job_json(const JobFigures& job) {
           {"completed_tasks", r.counts.completed},
           {"failed_tasks", r.counts.failed},
           {"cancelled_tasks", r.counts.cancelled},
-          {"running_tasks", job.running + job.assigned},
+          {"running_tasks", job.running},
+          {"assigned_tasks", job.assigned},
           {"pending_tasks", job.pending()},
           {"blocked_tasks", job.blocked},
           {"paused_tasks", job.paused},
@@ -196,8 +231,10 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
     status = "reconnecting";
   }
   json::array gpus, engines, models, notes;
+  json::array services;
   json::object labels;
   if (readable) {
+    for (const pb::Service& service : manifest.services()) services.push_back(service_json(service));
     for (const pb::Gpu& gpu : manifest.gpus())
       gpus.push_back(json::object{{"name", gpu.name()}, {"memory_bytes", gpu.memory_bytes()}, {"uuid", gpu.uuid()}});
     for (const std::string& engine : manifest.engines()) engines.emplace_back(engine);
@@ -221,6 +258,7 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
           {"labels", std::move(labels)},
           {"pool", manifest.pool().empty() ? std::string("standard") : manifest.pool()},
           {"models", std::move(models)},
+          {"services", std::move(services)},
           {"quarantined_until", time_json(quarantined ? live->quarantined_until : WallMs{})},
           {"success", live ? json::value(live->success) : json::value(nullptr)},
           {"failed_in_a_row", live ? live->failed_in_a_row : 0},

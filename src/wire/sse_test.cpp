@@ -1,10 +1,10 @@
-#include "cli/sse.hpp"
+#include "wire/sse.hpp"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-namespace grange::cli {
+namespace grange::wire {
 namespace {
 
 std::vector<SseEvent> read(const std::string& bytes, std::size_t piece) {
@@ -37,5 +37,33 @@ TEST(Sse, ReadsTheSameInAllPiecesAndLineEnds) {
   }
 }
 
+TEST(Sse, GivesTheLastEventAtTheEndAndFieldsThatAreNotTheStandards) {
+  std::vector<std::string> seen;
+  SseParser parser([&](const SseEvent& event) { seen.push_back(event.data); }, 100,
+                   [&](std::string_view name, std::string_view value) {
+                     seen.push_back(std::string(name) + "=" + std::string(value));
+                   });
+  parser.feed("error: {}\n\ndata: a\n\ndata: b");
+  EXPECT_EQ(seen, (std::vector<std::string>{"error={}", "a"}));
+  parser.finish();
+  EXPECT_EQ(seen, (std::vector<std::string>{"error={}", "a", "b"}));
+}
+
+TEST(Sse, StopsAtALineOrAnEventBeyondTheLimit) {
+  for (const bool one_line : {true, false}) {
+    for (std::size_t piece = 1; piece < 20; ++piece) {
+      std::size_t events = 0;
+      SseParser parser([&](const SseEvent&) { ++events; }, 16);
+      std::string bytes = "data: fits\n\n";
+      for (int i = 0; i < 5; ++i) bytes += one_line ? "data:abcd" : "data:abcd\n";
+      bytes += "\n\ndata: late\n\n";
+      for (std::size_t at = 0; at < bytes.size(); at += piece) parser.feed(std::string_view(bytes).substr(at, piece));
+      parser.finish();
+      EXPECT_TRUE(parser.full());
+      EXPECT_EQ(events, 1u);
+    }
+  }
+}
+
 }  // namespace
-}  // namespace grange::cli
+}  // namespace grange::wire

@@ -1,39 +1,27 @@
-#include "cli/sse.hpp"
+#include "wire/sse.hpp"
 
 #include <utility>
 
-namespace grange::cli {
+namespace grange::wire {
 
 void SseParser::feed(std::string_view bytes) {
-  while (!bytes.empty()) {
-    if (after_cr_) {
-      after_cr_ = false;
-      if (bytes.front() == '\n') {
-        bytes.remove_prefix(1);
-        continue;
-      }
-    }
-    const std::size_t end = bytes.find_first_of("\r\n");
-    if (end == std::string_view::npos) {
-      rest_ += bytes;
-      return;
-    }
-    after_cr_ = bytes[end] == '\r';
-    if (rest_.empty()) {
-      line(bytes.substr(0, end));
-    } else {
-      rest_ += bytes.substr(0, end);
-      const std::string whole = std::exchange(rest_, {});
-      line(whole);
-    }
-    bytes.remove_prefix(end + 1);
-  }
+  if (full_) return;
+  lines_.feed(bytes, [this](std::string_view text) {
+    line(text);
+    return !full_;
+  });
+}
+
+void SseParser::finish() {
+  if (full()) return;
+  if (const std::string last = lines_.take(); !last.empty()) line(last);
+  if (!full_) line({});
 }
 
 void SseParser::line(std::string_view text) {
   if (text.empty()) {
     if (has_data_) on_event_(event_);
-    event_ = SseEvent{"message", "", event_.id};
+    event_ = SseEvent{"message", "", std::move(event_.id)};
     has_data_ = false;
     return;
   }
@@ -45,12 +33,19 @@ void SseParser::line(std::string_view text) {
   if (field == "event") {
     event_.type = value;
   } else if (field == "data") {
+    if (value.size() >= limit_ - event_.data.size()) {
+      full_ = true;
+      event_ = {};
+      return;
+    }
     if (has_data_) event_.data += '\n';
     event_.data += value;
     has_data_ = true;
   } else if (field == "id") {
     event_.id = value;
+  } else if (on_field_) {
+    on_field_(field, value);
   }
 }
 
-}  // namespace grange::cli
+}  // namespace grange::wire

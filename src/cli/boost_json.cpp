@@ -1,2 +1,0 @@
-// Boost.JSON without its shared library: compiled once, here.
-#include <boost/json/src.hpp>

@@ -1,0 +1,42 @@
+// Which machines a race runs on: what each could do of it, and why some are left out. Pure.
+#pragma once
+
+#include "server/runs/run_spec.hpp"
+
+namespace grange::server {
+
+// A worker as it is known now.
+struct WorkerFacts {
+  WorkerNo worker;
+  std::string id, name;
+  bool connected = false, draining = false, quarantined = false;
+  std::uint32_t running = 0;  // tasks
+  pb::Manifest manifest;
+};
+
+struct MachineCheck {
+  WorkerNo worker{};
+  RunMachine machine;
+  bool reachable = false, engine = false, model = false;
+  bool mock = false;            // a mock would answer
+  std::string fit = "UNKNOWN";  // GOOD | RISK | FAIL | UNKNOWN, at the context of the run
+  std::uint32_t context = 0;
+  json::object numbers;  // behind it
+  std::string service, quantization, digest;
+  std::vector<std::string> warnings;
+  std::string problem;  // why it is left out; or, when it is chosen all the same, what was overruled
+  bool chosen = false;
+};
+
+struct Preflight {
+  std::vector<MachineCheck> machines;
+  std::vector<std::string> warnings;  // of the run as a whole
+  std::vector<const MachineCheck*> chosen() const;
+};
+
+// invalid_argument: there is nothing to run on; the sentence says why, machine by machine.
+Preflight preflight(const RunSpec& spec, const std::vector<WorkerFacts>& workers);
+Result<> anything_left(const RunSpec& spec, const Preflight& preflight);
+json::object preflight_json(const RunSpec& spec, const Preflight& preflight);
+
+}  // namespace grange::server

@@ -1,0 +1,14 @@
+// The one argument of an image or remote task: given, or the results of its parents. Pure.
+#pragma once
+
+#include <boost/json/value.hpp>
+
+#include "base/result.hpp"
+#include "worker/engines/task_input.hpp"
+
+namespace grange::worker {
+
+// null: there is none. Of a parent's result that has a "text" it is that; of several parents a list.
+Result<boost::json::value> argument_of(const TaskInput& input);
+
+}  // namespace grange::worker

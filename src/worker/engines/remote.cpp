@@ -1,0 +1,323 @@
+// The engine of services that are reached with a key: OpenAI, Replicate, RunPod.
+#include <algorithm>
+#include <boost/json/serialize.hpp>
+#include <cctype>
+#include <cstdlib>
+#include <unordered_map>
+
+#include <fmt/format.h>
+
+#include "ai/json.hpp"
+#include "ai/workflow.hpp"
+#include "net/url.hpp"
+#include "worker/engines/argument.hpp"
+#include "worker/engines/engines.hpp"
+#include "worker/engines/remote_run.hpp"
+
+namespace grange::worker {
+
+namespace {
+
+namespace json = boost::json;
+
+constexpr Bytes kFile = 256 * MiB;
+const std::vector<std::string_view> kKinds{"remote-openai", "replicate", "runpod"};
+
+struct Task {
+  Run run;
+  std::unique_ptr<InputFetch> input;
+  ServiceInfo service;
+  std::shared_ptr<RemoteRun> remote;
+  std::uint64_t number = 0;  // of the run
+  bool stopped = false;
+  Instant began{};
+  RemoteEnd end;
+  std::size_t stored = 0;
+  std::unique_ptr<net::HttpClient::Call> call;
+  Blobs::WaitPtr put;
+  pb::TaskResult result;
+  json::array files;
+};
+using TaskPtr = std::shared_ptr<Task>;
+
+std::string setting(const char* prefix, const std::string& name) {
+  std::string variable = prefix;
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    variable += std::isalnum(byte) != 0 ? static_cast<char>(std::toupper(byte)) : '_';
+  }
+  const char* value = std::getenv(variable.c_str());
+  return value != nullptr ? value : "";
+}
+
+std::string beside(const std::string& folder) {
+  const std::size_t slash = folder.rfind('/');
+  return (slash == std::string::npos ? std::string(".") : folder.substr(0, slash)) + "/remote-spending";
+}
+
+class RemoteEngine final : public Engine {
+ public:
+  explicit RemoteEngine(const EngineContext& context) : context_(context), spending_(beside(context.folder)) {}
+
+  void run(Run run) override {
+    const auto task = std::make_shared<Task>();
+    const Fence fence = run.fence;
+    task->run = std::move(run);
+    tasks_[{fence.task, fence.attempt}] = task;
+    if (needs_fetching(task->run)) stage(*task, pb::STAGE_DOWNLOAD);
+    const std::weak_ptr<Task> weak = task;
+    auto fetch = fetch_input(context_.blobs, task->run, [this, weak](Result<TaskInput> input) {
+      if (const TaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
+    });
+    task->input = std::move(fetch);
+  }
+
+  void stop(TaskId id, Attempt attempt, StopHow how) override {
+    const auto it = tasks_.find({id, attempt});
+    if (it == tasks_.end()) return;
+    const TaskPtr task = it->second;
+    task->stopped = true;
+    if (const auto remote = task->remote) {
+      if (how == StopHow::hard) stopping_[task->number] = remote;  // it goes on without the task
+      remote->stop();
+      if (how == StopHow::soft) return;
+    }
+    end(task, failure(pb::FAILURE_CANCELLED, "Stopped."));
+  }
+
+  void freeze(TaskId id, Attempt attempt, bool on) override {
+    const auto it = tasks_.find({id, attempt});
+    if (it != tasks_.end() && it->second->remote) it->second->remote->pause(on);
+  }
+  void resume_output() override {}
+  void watch() override {}
+
+ private:
+  const pb::RemoteSpec& spec(const Task& task) const { return task.run.job->spec.remote(); }
+  bool lives(const TaskPtr& task) const {
+    const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
+    return it != tasks_.end() && it->second == task;
+  }
+  void stage(const Task& task, pb::Stage stage) {
+    context_.host.stage(task.run.fence.task, task.run.fence.attempt, stage);
+  }
+  std::int64_t wall() const { return context_.clock.now().wall.ms; }
+  void event(const Task& task, std::string type, const json::object& data) {
+    context_.host.event(task.run.fence.task, task.run.fence.attempt, std::move(type),
+                        without_key(json::serialize(data), task.service.key));
+  }
+
+  // What is asked for: the argument, or the spec's input with the argument in its places.
+  Result<json::value> input_of(const Task& task, const TaskInput& given) const {
+    auto argument = argument_of(given);
+    if (!argument) return argument.error();
+    if (spec(task).input_json().empty()) {
+      if (argument->is_null())
+        return Error{ErrorClass::invalid_argument, "A remote task needs an input, in the job or as its argument."};
+      return std::move(*argument);
+    }
+    auto input = ai::parse_json(spec(task).input_json());
+    if (!input) return Error{ErrorClass::invalid_argument, "The input of the job is not JSON."};
+    if (argument->is_object() && input->is_object()) {  // its members stand in for those of the job
+      for (const auto& [key, value] : argument->get_object()) input->get_object()[key] = value;
+    } else if (!argument->is_null()) {
+      ai::fill(*input, argument->is_string() ? std::string(argument->get_string()) : json::serialize(*argument));
+    }
+    return std::move(*input);
+  }
+
+  std::optional<ServiceInfo> find(const std::string& wanted) const {
+    if (wanted.empty()) return std::nullopt;  // whose money it is has to be said
+    const std::string kind = wanted == "openai" ? "remote-openai" : wanted;
+    if (std::find(kKinds.begin(), kKinds.end(), kind) != kKinds.end()) {
+      if (auto found = context_.services.find({kind}, "", "")) return found;
+    }
+    return context_.services.find(kKinds, wanted, "");
+  }
+
+  void begin(const TaskPtr& task, Result<TaskInput> given) {
+    if (!given) return end(task, failure(pb::FAILURE_ENGINE, given.error().message));
+    auto input = input_of(*task, *given);
+    if (!input) return end(task, failure(pb::FAILURE_REFUSED, input.error().message, true));
+    stage(*task, pb::STAGE_STARTUP);
+    auto service = find(spec(*task).service());
+    if (!service)
+      return fail(task, {"unreachable", "This worker holds no key for the service \"" + spec(*task).service() +
+                                            "\". Put it into its environment: OPENAI_API_KEY, REPLICATE_API_TOKEN or "
+                                            "RUNPOD_API_KEY."});
+    task->service = std::move(*service);
+    if (auto safe = safe_for_keys(task->service.url); !safe) return fail(task, {"auth", safe.error().message, true});
+    if (auto within = in_budget(task->service); !within) return fail(task, {"busy", within.error().message});
+    RemoteRun::Setup setup{context_.loop,     context_.http,       context_.clock,   task->service.shown.name(),
+                           task->service.url, task->service.key,   spec(*task).op(), spec(*task).target(),
+                           std::move(*input), spec(*task).stream()};
+    const std::weak_ptr<Task> weak = task;
+    RemoteRun::Heard heard;
+    heard.event = [this, weak](const std::string& type, const json::object& data) {
+      if (const TaskPtr t = weak.lock(); t && lives(t)) event(*t, type, data);
+    };
+    heard.progress = [this, weak](double done, double total, const std::string& text) {
+      if (const TaskPtr t = weak.lock(); t && lives(t))
+        context_.host.progress(t->run.fence.task, t->run.fence.attempt, done, total, text);
+    };
+    heard.ended = [this, weak, number = task->number = ++runs_](RemoteEnd over) {
+      stopping_.erase(number);
+      if (const TaskPtr t = weak.lock(); t && lives(t)) ended(t, std::move(over));
+    };
+    const std::string& kind = task->service.shown.kind();
+    task->remote = kind == "replicate" ? make_replicate_run(std::move(setup), std::move(heard))
+                   : kind == "runpod"  ? make_runpod_run(std::move(setup), std::move(heard))
+                                       : make_openai_run(std::move(setup), std::move(heard));
+    task->began = context_.clock.now().mono;
+    stage(*task, pb::STAGE_EXECUTE);
+    const auto remote = task->remote;
+    remote->start();
+  }
+
+  Result<> in_budget(const ServiceInfo& service) const {
+    const std::string text = setting("GRANGE_BUDGET_", service.shown.name());
+    if (text.empty()) return {};
+    char* after = nullptr;
+    const double budget = std::strtod(text.c_str(), &after);
+    if (*after != '\0' || !(budget >= 0))
+      return Error{ErrorClass::invalid_argument, "The budget of \"" + service.shown.name() + "\" is not a number."};
+    const double spent = spending_.today(service.key, wall());
+    if (spent < budget) return {};
+    return Error{ErrorClass::rate_limited,
+                 fmt::format("The budget of \"{}\" is spent: {:.4g} of {:.4g} today. It begins anew at midnight UTC.",
+                             service.shown.name(), spent, budget)};
+  }
+
+  void ended(const TaskPtr& task, RemoteEnd over) {
+    task->remote.reset();
+    if (task->stopped) return end(task, failure(pb::FAILURE_CANCELLED, "Stopped; it was cancelled at the service."));
+    if (over.failure) return fail(task, *over.failure);
+    task->end = std::move(over);
+    record_cost(*task);
+    store(task);
+  }
+
+  void record_cost(Task& task) {
+    RemoteEnd& over = task.end;
+    json::object& value = over.value;
+    value["wall_seconds"] = static_cast<double>((context_.clock.now().mono - task.began).count()) / 1e6;
+    std::optional<double> cost = over.cost;
+    value["cost_by"] = cost ? json::value("service") : json::value();
+    if (const auto prices = read_prices(setting("GRANGE_PRICE_", task.service.shown.name()));
+        !cost && prices && prices->any()) {
+      cost = prices->per_call + prices->per_second * over.seconds.value_or(0) +
+             (prices->per_m_in * static_cast<double>(over.tokens_in.value_or(0)) +
+              prices->per_m_out * static_cast<double>(over.tokens_out.value_or(0))) /
+                 1e6;
+      value["cost_by"] = "price";
+    }
+    value["cost"] = ai::or_null(cost);
+    spending_.add(task.service.key, cost.value_or(0), wall());
+  }
+
+  // One file after the other, then the result.
+  void store(const TaskPtr& task) {
+    if (task->stored == task->end.files.size()) return finish(task);
+    if (task->stored == 0) stage(*task, pb::STAGE_UPLOAD);
+    RemoteFile& file = task->end.files[task->stored];
+    if (!file.bytes.empty()) return put(task, std::move(file.bytes));
+    const auto parsed = net::parse_url(file.url);
+    const bool its_own = same_service(task->service.url, file.url);
+    // Plain http could lead to whatever else listens on this machine.
+    if (!parsed || (parsed->scheme != "https" && !its_own)) return skip(task, "its URL is not https");
+    net::ClientRequest request{.url = file.url};
+    request.limit = kFile;
+    if (its_own) request.headers["Authorization"] = "Bearer " + task->service.key;
+    task->call = context_.http.send(std::move(request),
+                                    [this, weak = std::weak_ptr<Task>(task)](Result<net::ClientResponse> answer) {
+                                      const TaskPtr t = weak.lock();
+                                      if (!t || !lives(t)) return;
+                                      t->call.reset();
+                                      if (!answer) return skip(t, answer.error().message);
+                                      if (answer->status != 200)
+                                        return skip(t, "it was answered by " + std::to_string(answer->status));
+                                      put(t, std::move(answer->body));
+                                    });
+  }
+  // The work is done, and paid: a file that cannot be had does not undo it.
+  void skip(const TaskPtr& task, const std::string& why) {
+    const RemoteFile& file = task->end.files[task->stored++];
+    task->files.push_back(json::object{{"file", file.name}, {"url", file.url}, {"error", why}});
+    store(task);
+  }
+  void put(const TaskPtr& task, std::string bytes) {
+    const std::size_t size = bytes.size(), at = task->stored;
+    auto wait =
+        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<Task>(task), size](Result<std::string> sha) {
+          const TaskPtr t = weak.lock();
+          if (!t || !lives(t)) return;
+          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
+          std::string name = t->end.files[t->stored].name;
+          if (name.find('/') != std::string::npos || !safe_relative(name)) name = "file";
+          for (const pb::FileOut& other : t->result.files()) {
+            if (other.path() != name) continue;
+            name = std::to_string(t->stored + 1) + "_" + name;
+            break;
+          }
+          pb::FileOut& out = *t->result.add_files();
+          out.set_path(name);
+          out.set_sha256(*sha);
+          out.set_bytes(size);
+          out.set_mode(0644);
+          t->files.push_back(json::object{{"file", name}, {"sha256", *sha}, {"bytes", size}});
+          ++t->stored;
+          context_.loop.post([old = std::shared_ptr<Blobs::Wait>(std::move(t->put))] {});
+          store(t);
+        });
+    if (lives(task) && task->stored == at) task->put = std::move(wait);
+  }
+
+  void finish(const TaskPtr& task) {
+    json::object value = std::move(task->end.value);
+    if (!task->files.empty()) value["files"] = std::move(task->files);
+    json::object shown = value;
+    for (const char* big : {"text", "thinking", "tool_calls", "embeddings", "output"}) shown.erase(big);
+    shown["ok"] = true;
+    event(*task, "remote_done", shown);
+    task->result.set_ok(true);
+    std::string bytes = without_key(json::serialize(value), task->service.key);
+    if (bytes.size() <= context_.inline_limit()) {
+      task->result.set_value(std::move(bytes));
+      return end(task, std::move(task->result));
+    }
+    auto wait = context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<Task>(task)](Result<std::string> sha) {
+      const TaskPtr t = weak.lock();
+      if (!t || !lives(t)) return;
+      if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
+      t->result.set_value_sha256(*sha);
+      end(t, std::move(t->result));
+    });
+    if (lives(task)) task->put = std::move(wait);
+  }
+
+  void fail(const TaskPtr& task, EngineFailure why) {
+    why.message = redacted(why.message, task->service.key);
+    event(*task, "remote_done", {{"ok", false}, {"error", why.name}, {"message", why.message}});
+    end(task, to_result(why));
+  }
+
+  void end(const TaskPtr& task, pb::TaskResult result) {
+    tasks_.erase({task->run.fence.task, task->run.fence.attempt});
+    context_.loop.post([task] {});  // we may be inside one of its callbacks
+    context_.host.ended(task->run.fence.task, task->run.fence.attempt, std::move(result));
+  }
+
+  EngineContext context_;
+  Spending spending_;
+  std::unordered_map<AttemptKey, TaskPtr, AttemptKeyHash> tasks_;
+  std::uint64_t runs_ = 0;
+  std::map<std::uint64_t, std::shared_ptr<RemoteRun>> stopping_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_remote_engine(const EngineContext& context) {
+  return std::make_unique<RemoteEngine>(context);
+}
+
+}  // namespace grange::worker
