@@ -36,6 +36,17 @@ TEST(JobEngines, WhereAMockMayAnswerNoModelIsAskedFor) {
   EXPECT_EQ(make_header(*spec).request.engine, "llm-mock");
 }
 
+TEST(JobEngines, ARetryRuleMayNameAClassOfEngineError) {
+  const auto with = [](std::string_view on) {
+    return valid(R"({"llm": {"model": "m"}, "retry": {"rules": [{"on": ")" + std::string(on) +
+                 R"(", "type": "busy", "max_attempts": 10}]}})");
+  };
+  EXPECT_TRUE(with("engine_error"));
+  const auto other = with("worker_lost");
+  ASSERT_FALSE(other);
+  EXPECT_NE(other.error().message.find("engine_error"), std::string::npos) << other.error().message;
+}
+
 TEST(JobEngines, ArgumentsAreJsonLists) {
   const auto file = read_job_file(R"({"llm": {"model": "m"}, "args": ["a", {"prompt": "b"}]})");
   ASSERT_TRUE(file) << file.error().message;
