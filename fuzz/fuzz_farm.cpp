@@ -136,6 +136,8 @@ struct World {
         return core::SetUser{in.flip() ? "a" : "b",
                              {.weight_milli = 500 * (1 + in.below(4)), .max_running = in.below(4)}};
       case 18:
+        if (in.below(4) == 0) return core::WorkerPause{WorkerNo{in.below(5)}, in.flip()};
+        if (in.below(8) == 0) return core::WorkerForget{WorkerNo{in.below(5)}};
         return in.flip() ? core::Event(core::WorkerRelease{WorkerNo{in.below(5)}})
                          : core::Event(core::PauseFarm{in.below(4) == 0});
       default:

@@ -523,6 +523,13 @@ void ClientActor::op() {
   } else if (pick < 96) {
     const auto names = core::policy_names();
     return admin(fmt::format("policy {}", names[dice_.below(names.size())]));
+  } else if (pick < 98) {
+    const auto worker = 1 + dice_.below(options_.workers + options_.liars);
+    if (dice_.chance(0.2)) return admin(fmt::format("forget {}", worker));
+    if (options_.pauses) {
+      admin(fmt::format("hold {}", worker));
+      world_.after(dice_.skewed(ms(10'000)), [this, worker] { admin(fmt::format("unhold {}", worker)); });
+    }
   }
   admin(fmt::format("explain {}", job->no.value));
 }
@@ -533,7 +540,10 @@ void ClientActor::settle() {
   if (pending_.empty()) {
     admin("queue resume");
     // An operator who sees all of his workers in quarantine lets them out.
-    for (std::uint32_t n = 1; n <= options_.workers + options_.liars; ++n) admin(fmt::format("release {}", n));
+    for (std::uint32_t n = 1; n <= options_.workers + options_.liars; ++n) {
+      admin(fmt::format("release {}", n));
+      admin(fmt::format("unhold {}", n));
+    }
     for (std::uint32_t u = 0; u < options_.users; ++u) admin(fmt::format("user u{} 1000 0 0 0", u));
     for (auto& [key, job] : jobs_) {
       if (job.no.value == 0 || (job.ended && !job.meddled)) continue;

@@ -207,6 +207,9 @@ void Sessions::admin(ConnId conn, std::string_view text) {
     respond(conn, id, r ? Result<std::uint32_t>(0u) : Result<std::uint32_t>(r.error()));
   });
   if (w.at(1) == "queue") return put(queue::PauseFarmCall{w.at(2) == "pause", done});
+  if (w.at(1) == "hold") return put(queue::PauseWorkerCall{WorkerNo{number(w.at(2))}, true, done});
+  if (w.at(1) == "unhold") return put(queue::PauseWorkerCall{WorkerNo{number(w.at(2))}, false, done});
+  if (w.at(1) == "forget") return put(queue::ForgetWorkerCall{WorkerNo{number(w.at(2))}, done});
   if (w.at(1) == "release") return put(queue::ReleaseWorkerCall{WorkerNo{number(w.at(2))}, done});
   if (w.at(1) == "policy") return put(queue::SetPolicyCall{w.at(2), done});
   if (w.at(1) == "user") {

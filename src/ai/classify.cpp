@@ -4,6 +4,8 @@
 #include <array>
 #include <initializer_list>
 
+#include "ai/words.hpp"
+
 namespace grange::ai {
 namespace {
 
@@ -17,10 +19,6 @@ std::string lower(std::string_view text) {
 bool has(std::string_view text, std::initializer_list<std::string_view> needles) {
   return std::any_of(needles.begin(), needles.end(),
                      [&](std::string_view needle) { return text.find(needle) != std::string_view::npos; });
-}
-
-bool is_one_of(std::string_view text, std::initializer_list<std::string_view> words) {
-  return std::find(words.begin(), words.end(), text) != words.end();
 }
 
 // The first whole number at or after `needle`.

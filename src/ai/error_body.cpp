@@ -8,13 +8,13 @@
 namespace grange::ai {
 namespace {
 
-constexpr std::size_t kTextBytes = 2000;
+constexpr std::size_t kErrorBytes = 2000;
 
 // Cut at a character's end; bytes that are no text become question marks.
 std::string clean(std::string_view text) {
   while (!text.empty() && static_cast<unsigned char>(text.front()) <= ' ') text.remove_prefix(1);
   while (!text.empty() && static_cast<unsigned char>(text.back()) <= ' ') text.remove_suffix(1);
-  std::size_t size = std::min(text.size(), kTextBytes);
+  std::size_t size = std::min(text.size(), kErrorBytes);
   while (size > 0 && size < text.size() && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) --size;
   std::string out(text.substr(0, size));
   if (is_utf8(out)) return out;
@@ -24,7 +24,7 @@ std::string clean(std::string_view text) {
   return out;
 }
 
-std::string text_of(const json::value& value) {
+std::string clean_text(const json::value& value) {
   if (value.is_string()) return clean(value.get_string());
   if (const auto count = count_of(value)) return std::to_string(*count);
   return {};
@@ -32,7 +32,7 @@ std::string text_of(const json::value& value) {
 
 void put(std::string& into, const json::object& from, std::string_view key) {
   if (!into.empty()) return;
-  if (const json::value* value = from.if_contains(key)) into = text_of(*value);
+  if (const json::value* value = from.if_contains(key)) into = clean_text(*value);
 }
 
 // The first thing that a node refused. Of many nodes the one whose input is a file is the one that matters.

@@ -9,11 +9,11 @@ namespace {
 
 constexpr Bytes kGpuPlatform = 250 * MiB;
 constexpr Bytes kCpuPlatform = 150 * MiB;
-constexpr Bytes kMargin = GiB;           // of each device, for GOOD
-constexpr Bytes kMost = Bytes{1} << 56;  // of weights that a service states
+constexpr Bytes kMargin = GiB;                  // of each device, for GOOD
+constexpr Bytes kMostWeights = Bytes{1} << 56;  // of weights that a service states
 constexpr std::uint32_t kStep = 256;
 constexpr std::uint32_t kUntold = 131'072;  // the largest context looked at where the model does not say
-constexpr std::uint32_t kBlocks = 65'536;
+constexpr std::uint32_t kBlocksTaken = 65'536;
 
 Bytes less(Bytes a, Bytes b) {
   return a > b ? a - b : 0;
@@ -40,7 +40,7 @@ class Estimate {
     Fit out;
     out.context = context;
     out.layers = layers_;
-    out.weights = std::min(model_.weights, kMost);
+    out.weights = std::min(model_.weights, kMostWeights);
     out.kv = kv_cache_bytes(model_, context, kv_, options_.parallel);
     if (machine_.unified) {
       one_pool(out);
@@ -224,7 +224,7 @@ Fit fit(const ModelFacts& model, std::uint32_t context, KvType kv, const Machine
     unknown.reason = "How much memory the machine has is not known.";
     return unknown;
   }
-  if (model.block_count == 0 || model.block_count > kBlocks ||
+  if (model.block_count == 0 || model.block_count > kBlocksTaken ||
       (model.embedding_length == 0 && model.key_length == 0 && !model.recurrent)) {
     unknown.reason = "The model's layers are not known, so neither is the size of its cache; its weights take " +
                      gib(model.weights) + ".";

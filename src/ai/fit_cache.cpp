@@ -8,16 +8,16 @@ namespace grange::ai {
 namespace {
 
 constexpr std::uint64_t kBatch = 512;
-constexpr std::uint64_t kStep = 256;          // a context is allocated in such steps
-constexpr std::uint64_t kWindowBatch = 2048;  // tokens beyond a sliding window
-constexpr std::uint64_t kBlocks = 65'536;     // no model has more; a file may say so
-constexpr long double kMost = 0x1.0p56L;      // sums of such figures do not overflow
+constexpr std::uint64_t kContextStep = 256;     // a context is allocated in such steps
+constexpr std::uint64_t kWindowBatch = 2048;    // tokens beyond a sliding window
+constexpr std::uint64_t kMostBlocks = 65'536;   // no model has more; a file may say so
+constexpr long double kMostOfASum = 0x1.0p56L;  // sums of such figures do not overflow
 
 Bytes bounded(long double bytes) {
-  return static_cast<Bytes>(std::min(bytes, kMost));
+  return static_cast<Bytes>(std::min(bytes, kMostOfASum));
 }
 std::uint64_t in_steps(std::uint64_t tokens) {
-  return (tokens + kStep - 1) / kStep * kStep;
+  return (tokens + kContextStep - 1) / kContextStep * kContextStep;
 }
 
 struct Layout {
@@ -66,7 +66,7 @@ Bytes kv_cache_bytes(const ModelFacts& model, std::uint32_t context, KvType kv, 
   const std::uint64_t usual = model.head_count_kv != 0 ? model.head_count_kv : heads;
   long double values = 0;
   long double states = 0;
-  const std::size_t blocks = std::min<std::uint64_t>(model.block_count, kBlocks);
+  const std::size_t blocks = std::min<std::uint64_t>(model.block_count, kMostBlocks);
   for (std::size_t layer = 0; layer < blocks; ++layer) {
     const bool listed = layer < model.layer_head_count_kv.size();
     const std::uint64_t kv_heads = listed ? model.layer_head_count_kv[layer] : model.recurrent ? 0 : usual;

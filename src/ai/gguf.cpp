@@ -21,12 +21,12 @@ struct Block {
 };
 // How tensors of each type are stored; {0,0}: not known.
 Block block_of(std::uint32_t type) {
-  static constexpr Block kBlocks[] = {
+  static constexpr Block kStored[] = {
       {1, 4},    {1, 2},     {32, 18},   {32, 20},   {0, 0},     {0, 0},     {32, 22},  {32, 24},  {32, 34},  {32, 36},
       {256, 84}, {256, 110}, {256, 144}, {256, 176}, {256, 210}, {256, 292}, {256, 66}, {256, 74}, {256, 98}, {256, 50},
       {32, 18},  {256, 110}, {256, 82},  {256, 136}, {1, 1},     {1, 2},     {1, 4},    {1, 8},    {1, 8},    {256, 56},
       {1, 2},    {0, 0},     {0, 0},     {0, 0},     {256, 54},  {256, 66},  {0, 0},    {0, 0},    {0, 0},    {32, 17}};
-  return type < std::size(kBlocks) ? kBlocks[type] : Block{0, 0};
+  return type < std::size(kStored) ? kStored[type] : Block{0, 0};
 }
 
 // Every read either succeeds, or leaves `need_` or `error_` set and all later reads fail.

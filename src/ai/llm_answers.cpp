@@ -9,7 +9,7 @@
 namespace grange::ai {
 namespace {
 
-std::string text_of(const json::value& value) {
+std::string arguments_text(const json::value& value) {
   return value.is_string() ? std::string(value.get_string()) : json::serialize(value);
 }
 
@@ -68,7 +68,7 @@ void LlmStream::Impl::ollama(const json::object& from) {
       Call one;
       one.id = text_at(*call, "id").value_or("");
       one.name = text_at(*function, "name").value_or("");
-      one.arguments = arguments == nullptr ? "{}" : text_of(*arguments);
+      one.arguments = arguments == nullptr ? "{}" : arguments_text(*arguments);
       if (one.arguments.size() > kLlmBodyBytes - bytes_) {
         fail_plainly("The service's answer is larger than 64 MiB.");
         return;
@@ -158,7 +158,7 @@ void LlmStream::Impl::openai_calls(const json::array& calls) {
       if (const auto said = text_at(*function, "name"); said && !said->empty()) call.name = *said;
       if (const json::value* arguments = member(*function, "arguments");
           arguments != nullptr && !arguments->is_null()) {
-        more = text_of(*arguments);
+        more = arguments_text(*arguments);
       }
     }
     if (more.size() + call.name.size() + call.id.size() > kLlmBodyBytes - bytes_) {

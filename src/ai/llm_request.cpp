@@ -5,21 +5,13 @@
 #include <boost/json/serialize.hpp>
 
 #include "ai/json.hpp"
+#include "ai/llm_options.hpp"
+#include "ai/words.hpp"
 
 namespace grange::ai {
 namespace {
 
 constexpr std::size_t kMessages = 100'000;
-
-Error wrong(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
-
-std::string as_text(const json::value& value) {
-  if (value.is_null()) return {};
-  if (value.is_string()) return std::string(value.get_string());
-  return json::serialize(value);
-}
 
 bool are_messages(const json::value& value) {
   const json::array* list = value.if_array();
@@ -47,6 +39,7 @@ Result<Unit> read_options(std::string_view text, LlmCall& call) {
   if (text.empty()) return {};
   const auto parsed = parse_json(text);
   if (!parsed || !parsed->is_object()) return wrong("The options of an llm job must be a JSON object.");
+  if (auto known = check_options(text); !known.ok()) return known;
   call.options = parsed->get_object();
   const auto count = [&](std::string_view key, std::optional<std::uint64_t>& into) -> Result<Unit> {
     const json::value* value = call.options.if_contains(key);
@@ -79,10 +72,6 @@ Result<Unit> read_options(std::string_view text, LlmCall& call) {
     if (!stop->is_string() && !texts) return wrong("'stop' must be a text or a list of texts.");
   }
   return {};
-}
-
-bool is_one_of(std::string_view word, std::initializer_list<std::string_view> words) {
-  return std::find(words.begin(), words.end(), word) != words.end();
 }
 
 // What each dialect has at the top of a request, beside what all have.
@@ -222,7 +211,7 @@ LlmHttp for_ollama(const LlmCall& call) {
       if (!call.max_tokens) options["num_predict"] = value;
     } else if (openai_only(name) || llamacpp_only(name)) {
       out.dropped.emplace_back(name);
-    } else if (name == "options" && value.is_object()) {
+    } else if ((name == "options" || name == "extra") && value.is_object()) {
       for (const auto& [inner, one] : value.get_object()) options[inner] = one;
     } else if (name == "reasoning_effort") {
       body["think"] = value;
@@ -279,6 +268,8 @@ LlmHttp for_openai(const LlmCall& call, Dialect dialect) {
           body[inner] = one;
         }
       }
+    } else if (name == "extra" && value.is_object()) {
+      for (const auto& [inner, one] : value.get_object()) body[inner] = one;  // as it is: who writes it knows why
     } else if (name != "stream_options") {
       body[key] = value;
     }
@@ -312,6 +303,12 @@ LlmHttp for_openai(const LlmCall& call, Dialect dialect) {
 }
 
 }  // namespace
+
+std::string as_text(const json::value& value) {
+  if (value.is_null()) return {};
+  if (value.is_string()) return std::string(value.get_string());
+  return json::serialize(value);
+}
 
 std::string_view name(Dialect dialect) {
   switch (dialect) {

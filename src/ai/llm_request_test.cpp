@@ -6,6 +6,8 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
+#include "ai/llm_options.hpp"
+
 namespace grange::ai {
 namespace {
 
@@ -118,9 +120,26 @@ TEST(LlmRequest, RefusesWithASentence) {
   EXPECT_FALSE(read_call("chat", "m", braces, "", "", json::value(json::string(std::size_t{1} << 20, 'x'))).ok());
 }
 
+TEST(LlmRequest, ASlipOfThePenIsRefusedAndWhatOnlyOneServiceKnowsGoesThrough) {
+  const auto slip = read_call("chat", "m", "p", "", R"({"temprature":0})", nullptr);
+  ASSERT_FALSE(slip.ok());
+  EXPECT_NE(slip.error().message.find("Did you mean \"temperature\"?"), std::string::npos) << slip.error().message;
+  EXPECT_NE(slip.error().message.find("extra"), std::string::npos);
+  EXPECT_FALSE(check_options(R"({"extra":5})").ok());
+  EXPECT_TRUE(check_options("").ok());
+  EXPECT_TRUE(check_options(R"({"min_p":0.1,"repeat_penalty":1,"logit_bias":{},"cache_prompt":false,"top_k":1})").ok());
+  const auto odd = call("chat", "Hi", R"({"extra":{"dream_depth":3},"cache_prompt":false})");
+  EXPECT_EQ(json::parse(http_of(odd, Dialect::ollama).body).at("options").at("dream_depth"), 3);
+  EXPECT_FALSE(json::parse(http_of(odd, Dialect::ollama).body).as_object().contains("cache_prompt"));
+  EXPECT_EQ(json::parse(http_of(odd, Dialect::openai).body).at("dream_depth"), 3);
+  EXPECT_FALSE(json::parse(http_of(odd, Dialect::openai).body).as_object().contains("extra"));
+  EXPECT_FALSE(json::parse(http_of(odd, Dialect::openai).body).as_object().contains("cache_prompt"));
+  EXPECT_EQ(json::parse(http_of(odd, Dialect::llamacpp).body).at("cache_prompt"), false);
+}
+
 // Whatever comes is refused or makes a body that is JSON, with the same text for each service.
 RC_GTEST_PROP(LlmRequest, AnyArgument, (const std::string& prompt, const std::string& key)) {
-  json::object options{{key, *rc::gen::inRange(-3, 3)}, {"stop", nullptr}};
+  json::object options{{"extra", json::object{{key, *rc::gen::inRange(-3, 3)}}}, {"stop", nullptr}};
   const auto read = read_call("chat", "m", prompt, "", json::serialize(options), json::value(key));
   if (!read.ok()) return;
   for (const Dialect dialect : {Dialect::ollama, Dialect::openai, Dialect::llamacpp}) {

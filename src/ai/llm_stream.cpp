@@ -215,6 +215,9 @@ void LlmStream::Impl::close() {
   if (!m.prompt_tokens_per_s && prompt_ns_) {
     m.prompt_tokens_per_s = per_second(m.prompt_tokens, static_cast<double>(*prompt_ns_) / 1e9);
   }
+  // llama.cpp reads the last token of a cached prompt again; the rate of one token says nothing.
+  if (m.cached_tokens && *m.cached_tokens > 0 && m.prompt_tokens && *m.cached_tokens + 1 >= *m.prompt_tokens)
+    m.prompt_tokens_per_s.reset();
   if (engine_rate_) {
     m.gen_tokens_per_s = engine_rate_;
   } else if (gen_ns_) {

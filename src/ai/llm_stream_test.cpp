@@ -335,5 +335,21 @@ RC_GTEST_PROP(LlmStream, AnyBytes, (const std::string& bytes)) {
   }
 }
 
+// A rate of the one token that is read again is no rate of the prompt.
+TEST(LlmStream, APromptOutOfTheCacheHasNoRate) {
+  const auto rate = [](int cached) {
+    const std::string text =
+        R"(data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1},"timings":{"cache_n":)" +
+        std::to_string(cached) + R"(,"prompt_n":)" + std::to_string(12 - cached) +
+        ",\"prompt_per_second\":80}}\n\ndata: [DONE]\n\n";
+    return hear(Dialect::llamacpp, LlmOp::chat, true, text).result.metrics;
+  };
+  EXPECT_EQ(rate(0).prompt_tokens_per_s, 80);
+  EXPECT_EQ(rate(4).prompt_tokens_per_s, 80);
+  EXPECT_FALSE(rate(11).prompt_tokens_per_s);
+  EXPECT_EQ(rate(11).cached_tokens, 11u);
+  EXPECT_EQ(rate(11).prompt_tokens, 12u);
+}
+
 }  // namespace
 }  // namespace grange::ai

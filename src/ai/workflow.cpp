@@ -8,16 +8,13 @@
 
 #include "ai/json.hpp"
 #include "ai/llm_request.hpp"
+#include "ai/words.hpp"
 
 namespace grange::ai {
 namespace {
 
-constexpr std::size_t kTextBytes = 100'000;
+constexpr std::size_t kPictureTextBytes = 100'000;
 constexpr std::uint32_t kSide = 16'384;
-
-Error wrong(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
 
 // Other names that people know a parameter by.
 std::string_view usual_key(std::string_view key) {
@@ -37,7 +34,8 @@ std::string_view usual_key(std::string_view key) {
 
 Result<Unit> read_text(std::string_view key, const json::value& value, std::string& into) {
   if (!value.is_string()) return wrong("'" + std::string(key) + "' of a picture must be a text.");
-  if (value.get_string().size() > kTextBytes) return wrong("'" + std::string(key) + "' of a picture is too long.");
+  if (value.get_string().size() > kPictureTextBytes)
+    return wrong("'" + std::string(key) + "' of a picture is too long.");
   into = std::string(value.get_string());
   return {};
 }
@@ -96,11 +94,6 @@ Result<Unit> read_params(const json::object& from, ImageParams& out) {
   return {};
 }
 
-std::string as_text(const json::value& value) {
-  if (value.is_null()) return {};
-  return value.is_string() ? std::string(value.get_string()) : json::serialize(value);
-}
-
 json::array link(std::string_view node, int output) {
   return {node, output};
 }
@@ -121,7 +114,7 @@ const json::object* inputs_of(const json::value& one) {
   return object == nullptr ? nullptr : object_at(*object, "inputs");
 }
 
-std::string_view class_of(const json::value& one) {
+std::string_view node_class(const json::value& one) {
   const json::object* object = one.if_object();
   return object == nullptr ? std::string_view{} : text_at(*object, "class_type").value_or("");
 }
@@ -210,7 +203,7 @@ Result<boost::json::object> read_workflow(std::string_view text, const boost::js
   for (const auto& [id, one] : *graph) {
     const std::string at = "Node '" + std::string(id) + "' of the workflow ";
     const json::object* inputs = inputs_of(one);
-    if (class_of(one).empty() || inputs == nullptr) return wrong(at + "needs a class_type and inputs.");
+    if (node_class(one).empty() || inputs == nullptr) return wrong(at + "needs a class_type and inputs.");
     for (const auto& [key, input] : *inputs) {
       const json::array* to = as_link(input);
       if (to != nullptr && !graph->contains(to->front().get_string())) {
@@ -264,7 +257,7 @@ std::vector<ModelUse> models_used(const boost::json::object& workflow) {
     for (const auto& [input, folder] : kInputs) {
       const auto name = text_at(*inputs, input);
       if (!name || name->empty()) continue;
-      const std::string_view klass = class_of(one);
+      const std::string_view klass = node_class(one);
       std::string_view where = folder;
       if (klass == "CLIPVisionLoader") where = "clip_vision";
       if (input == "model_name" && klass != "UpscaleModelLoader") continue;  // any node may have an input of that name
@@ -285,7 +278,7 @@ std::vector<std::string> output_nodes(const boost::json::object& workflow) {
     }
   }
   for (const auto& [id, one] : workflow) {
-    const std::string_view klass = class_of(one);
+    const std::string_view klass = node_class(one);
     if (klass.substr(0, 4) == "Save" || klass.substr(0, 7) == "Preview" || klass == "VHS_VideoCombine") {
       known.emplace_back(id);
     }

@@ -11,14 +11,14 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct AddOptions {
   std::string id, args_file;
   std::vector<std::string> args;
   std::int64_t count = 0;
   bool close = false;
 };
 
-int add(Context& context, const Options& options) {
+int add(Context& context, const AddOptions& options) {
   const std::string id = whole_job(options.id, "add");
   const int ways = (options.args.empty() ? 0 : 1) + (options.args_file.empty() ? 0 : 1) + (options.count > 0 ? 1 : 0);
   if (ways != 1)
@@ -52,7 +52,7 @@ void add_add(CLI::App& app, Context& context) {
   sub->footer(
       "A job is open when its file says `open = true`.\n\nExample:\n  grange add 7 --arg a.png --arg b.png\n"
       "  grange add 7 --args-file more.txt --close");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<AddOptions>();
   sub->add_option("ID", options->id, "The job's id")->required();
   sub->add_option("--arg", options->args, "The argument of one new task, any number of times")
       ->type_name("TEXT")

@@ -12,10 +12,10 @@ namespace grange::cli {
 void add_cancel(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("cancel", "Stop a job or one task, wherever it runs")->fallthrough();
   sub->footer("Example:\n  grange cancel 7\n  grange cancel 7/3");
-  struct Options {
+  struct CancelOptions {
     std::string id, reason;
   };
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CancelOptions>();
   sub->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   sub->add_option("--reason", options->reason, "Kept with the tasks")->type_name("TEXT");
   sub->callback([&context, options] {

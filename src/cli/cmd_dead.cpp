@@ -14,7 +14,7 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct DeadOptions {
   std::string job, user, before;
   std::vector<std::string> classes;
   std::vector<std::uint32_t> indices;
@@ -32,7 +32,7 @@ std::string quoted(const std::string& word) {
   return out + "'";
 }
 
-std::string query(const Options& options) {
+std::string query(const DeadOptions& options) {
   std::string out = fmt::format("?limit={}", options.limit);
   if (!options.job.empty()) out += "&job=" + escape(options.job);
   if (!options.classes.empty()) out += "&class=" + escape(options.classes.front());
@@ -41,7 +41,7 @@ std::string query(const Options& options) {
   return out;
 }
 
-std::string filters(const Options& options) {
+std::string filters(const DeadOptions& options) {
   std::string out;
   if (!options.job.empty()) out += " --job " + quoted(options.job);
   if (!options.classes.empty()) out += " --class " + quoted(options.classes.front());
@@ -50,7 +50,7 @@ std::string filters(const Options& options) {
   return out;
 }
 
-int list_dead(Context& context, const Options& options) {
+int list_dead(Context& context, const DeadOptions& options) {
   Rest rest(context);
   const json::value letters = rest.get("/api/dead-letters" + query(options));
   if (context.json) {
@@ -78,7 +78,7 @@ int list_dead(Context& context, const Options& options) {
   return kOk;
 }
 
-int redrive(Context& context, const Options& options) {
+int redrive(Context& context, const DeadOptions& options) {
   json::object body{{"job", whole_job(options.job, "dead redrive")}};
   if (!options.classes.empty()) body["classes"] = json::array(options.classes.begin(), options.classes.end());
   if (!options.indices.empty()) body["indices"] = json::array(options.indices.begin(), options.indices.end());
@@ -100,7 +100,7 @@ void add_dead(CLI::App& app, Context& context) {
                        ->fallthrough();
   dead->footer("Example:\n  grange dead\n  grange dead redrive 7 --class out_of_memory");
   dead->require_subcommand(0, 1);
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<DeadOptions>();
   const auto filters = [options](CLI::App* sub) {
     sub->add_option("--job", options->job, "Only of this job")->type_name("ID");
     sub->add_option("--class", options->classes, "Only this class of failure, such as exception")

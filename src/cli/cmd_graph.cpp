@@ -12,7 +12,7 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct GraphOptions {
   std::string file, user;
   bool wait = false;
 };
@@ -37,7 +37,7 @@ json::object read_graph(const std::string& file, const std::string& user) {
   return graph;
 }
 
-int submit(Context& context, const Options& options) {
+int submit(Context& context, const GraphOptions& options) {
   json::object graph = read_graph(options.file, options.user);
   const std::string folder = folder_of(options.file);
   json::array& jobs = graph["jobs"].get_array();
@@ -67,7 +67,7 @@ int submit(Context& context, const Options& options) {
   std::optional<Exit> failed;
   for (const json::value& job : ids) {
     try {
-      tell_end(wait_for(rest, str(job, "id"), Millis{0}));
+      tell_end(rest, wait_for(rest, str(job, "id"), Millis{0}));
     } catch (const Exit& exit) {
       if (exit.code != kFailed) throw;
       if (!failed) failed = exit;
@@ -85,7 +85,7 @@ void add_graph(CLI::App& app, Context& context) {
   sub->footer(
       "Example:\n  printf '[[jobs]]\\nname = \"prep\"\\ncommand = [\"true\"]\\n[[jobs]]\\nname = \"train\"\\ncommand = "
       "[\"true\"]\\nafter = [\"prep\"]\\n' | grange graph - --wait");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GraphOptions>();
   sub->add_option("FILE", options->file, "The graph file in TOML or JSON, or - for stdin")->required();
   sub->add_option("--user", options->user, "Whose all of them are")->type_name("NAME");
   sub->add_flag("--wait", options->wait, "Wait until all have ended; 1 when one failed");

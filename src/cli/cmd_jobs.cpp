@@ -210,11 +210,11 @@ bool job_ended(const json::value& job) {
 void add_jobs(CLI::App& app, Context& context) {
   CLI::App* jobs = app.add_subcommand("jobs", "List jobs, or show one")->fallthrough();
   jobs->footer("Example:\n  grange jobs ls --state running\n  grange jobs show 7\n  grange jobs 7          the same");
-  struct Options {
+  struct JobsOptions {
     int limit = 20;
     std::string state, id;
   };
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<JobsOptions>();
   const auto list_options = [options](CLI::App* sub) {
     sub->add_option("--limit", options->limit, "How many, newest first (default 20)")
         ->check(between(1, 1000))

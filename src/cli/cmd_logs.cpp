@@ -11,7 +11,7 @@
 namespace grange::cli {
 namespace {
 
-int show(Context& context, const std::string& name, bool go_on) {
+int show_logs(Context& context, const std::string& name, bool go_on) {
   const TaskRef ref = take(parse_task(name));
   Rest rest(context);
   const json::value job = get_job(rest, ref.job);
@@ -46,15 +46,15 @@ int show(Context& context, const std::string& name, bool go_on) {
 void add_logs(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("logs", "Show what a job or task has written")->fallthrough();
   sub->footer("Example:\n  grange logs 7/3 -f");
-  struct Options {
+  struct LogsOptions {
     std::string id;
     bool go_on = false;
   };
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LogsOptions>();
   sub->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   sub->add_flag("-f,--follow", options->go_on, "Go on until it has ended");
   sub->callback([&context, options] {
-    context.action = [&context, options] { return show(context, options->id, options->go_on); };
+    context.action = [&context, options] { return show_logs(context, options->id, options->go_on); };
   });
 }
 

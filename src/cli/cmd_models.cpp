@@ -11,6 +11,7 @@
 #include "cli/checks.hpp"
 #include "cli/exit.hpp"
 #include "cli/jobs.hpp"
+#include "cli/models_look.hpp"
 #include "cli/rest.hpp"
 #include "cli/term.hpp"
 #include "worker/services/answers.hpp"
@@ -19,198 +20,12 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
-  std::string worker, model, url, sha256, folder, service;
-  std::vector<std::string> models, workers;
-  std::uint32_t context = 0;
-  bool wait = false;
-};
-
-// ------------------------------------------------------------------------------------------------------------ workers
-
-struct Machine {
-  std::string id, name;
-  json::array services;
-};
-
-std::string shown_name(const Machine& machine) {
-  return printable(machine.name.empty() ? machine.id : machine.name);
-}
-
-json::array services_of(const json::value& worker) {
-  const json::value* services = field(worker, "services");
-  return services != nullptr && services->is_array() ? services->get_array() : json::array();
-}
-
-json::array models_of(const json::value& service) {
-  const json::value* models = field(service, "models");
-  return models != nullptr && models->is_array() ? models->get_array() : json::array();
-}
-
-// Those of these ids or names; none named: all that are connected.
-std::vector<Machine> machines(Rest& rest, const std::vector<std::string>& wanted) {
-  std::vector<Machine> all, out;
-  for (const json::value& worker : list(rest.get("/api/workers"))) {
-    if (!flag(worker, "connected")) continue;
-    all.push_back({str(worker, "id"), str(worker, "name"), services_of(worker)});
-  }
-  if (all.empty()) throw Exit{kFailed, "No worker is connected. Start one with: grange worker --url " + rest.url()};
-  if (wanted.empty()) return all;
-  for (const std::string& word : wanted) {
-    std::vector<const Machine*> found;
-    for (const Machine& one : all) {
-      if (one.id == word) found = {&one};
-      if (one.id == word) break;
-      if (one.name == word) found.push_back(&one);
-    }
-    if (found.empty()) throw Exit{kNotFound, fmt::format("No worker \"{}\" is connected; see `grange workers`.", word)};
-    if (found.size() > 1)
-      throw Exit{kUsage, fmt::format("{} workers are called {}; name one by its id, as `grange workers` shows it.",
-                                     found.size(), word)};
-    out.push_back(*found.front());
-  }
-  return out;
-}
-
-// ----------------------------------------------------------------------------------------------------------- ls, fit
-
-std::string tokens(const json::value& model, std::string_view key) {
-  const std::int64_t n = num(model, key);
-  return n > 0 ? human_count(static_cast<std::uint64_t>(n)) : "-";
-}
-std::string size_of(std::int64_t bytes) {
-  return bytes > 0 ? human_bytes(static_cast<std::uint64_t>(bytes)) : "-";
-}
-std::string or_dash(std::string text) {
-  return text.empty() ? "-" : printable(text);
-}
-
-int list_models(Context& context, const Options& options) {
-  Rest rest(context);
-  const auto chosen = machines(rest, options.worker.empty() ? std::vector<std::string>() : std::vector{options.worker});
-  if (context.json) {
-    json::array out;
-    for (const Machine& machine : chosen)
-      out.push_back(json::object{{"worker", machine.id}, {"name", machine.name}, {"services", machine.services}});
-    print_json(out);
-    return kOk;
-  }
-  Table table({"WORKER", "SERVICE", "STATE", "MODEL", "SIZE", "QUANT", "CONTEXT", "LOADED", "FIT"});
-  for (const std::size_t column : {4, 6}) table.align_right(column);
-  std::size_t rows = 0;
-  std::vector<std::string> notes;
-  for (const Machine& machine : chosen) {
-    for (const json::value& service : machine.services) {
-      const bool files = str(service, "kind") == "files";
-      const std::string state = files ? "stored" : str(service, "state");
-      const std::string note = str(service, "note");
-      if (state == "down" && !note.empty())
-        notes.push_back(
-            fmt::format("{}: {} is down: {}", shown_name(machine), printable(str(service, "name")), printable(note)));
-      const json::array models = models_of(service);
-      ++rows;
-      if (models.empty())
-        table.row({shown_name(machine), or_dash(str(service, "name")), state, "-", "-", "-", "-", "-", "-"});
-      for (const json::value& model : models) {
-        table.row({shown_name(machine), or_dash(str(service, "name")), state, or_dash(str(model, "name")),
-                   size_of(num(model, "bytes")), or_dash(str(model, "quantization")), tokens(model, "context"),
-                   flag(model, "loaded") ? "yes" : "-", or_dash(str(model, "fit"))});
-      }
-    }
-  }
-  if (rows == 0) {
-    fmt::print(
-        "No worker has found an AI service. Ollama, llama.cpp and ComfyUI are found at their usual ports; others "
-        "are named with: grange worker --service KIND=URL\n");
-    return kOk;
-  }
-  fmt::print("{}", table.text(is_tty(STDOUT_FILENO) ? terminal_width() : 0, colours(STDOUT_FILENO)));
-  for (const std::string& note : notes) fmt::print("{}\n", note);
-  return kOk;
-}
-
-// The verdict at a context that was not worked out by the worker: by the two limits that it told. The cache grows with
-// the context, so that its size follows from what it is at another.
-json::object fit_row(const Machine& machine, const json::value& service, const json::value& model,
-                     std::uint32_t context) {
-  const json::value* known = field(model, "fit_numbers");
-  const json::value numbers = known != nullptr ? *known : json::value(nullptr);
-  const std::int64_t at = num(numbers, "context"), good = num(model, "good_context"), most = num(model, "max_context");
-  std::string verdict = str(model, "fit", "UNKNOWN"), reason = str(numbers, "reason");
-  double kv = real(numbers, "kv"), need = real(numbers, "need");
-  bool estimated = false;
-  if (context != 0 && static_cast<std::int64_t>(context) != at && verdict != "UNKNOWN") {
-    estimated = true;
-    verdict = context <= good ? "GOOD" : context <= most ? "RISK" : "FAIL";
-    const double scaled = at > 0 ? kv * context / static_cast<double>(at) : kv;
-    need += scaled - kv;
-    kv = scaled;
-    reason = verdict == "GOOD" ? fmt::format("GOOD up to {} tokens.", human_count(static_cast<std::uint64_t>(good)))
-             : most == 0       ? "It does not fit this machine at any context."
-                               : fmt::format("It does not fail up to {} tokens; GOOD up to {}.",
-                                             human_count(static_cast<std::uint64_t>(most)),
-                                             human_count(static_cast<std::uint64_t>(good)));
-  }
-  return {{"worker", machine.id},
-          {"worker_name", machine.name},
-          {"service", str(service, "name")},
-          {"model", str(model, "name")},
-          {"fit", verdict},
-          {"context", context != 0 ? static_cast<std::int64_t>(context) : at},
-          {"weights", num(numbers, "weights")},
-          {"kv", static_cast<std::int64_t>(kv)},
-          {"overhead", num(numbers, "overhead")},
-          {"need", static_cast<std::int64_t>(need)},
-          {"free", num(numbers, "free")},
-          {"gpu_layers", num(numbers, "gpu_layers")},
-          {"layers", num(numbers, "layers")},
-          {"good_context", good},
-          {"max_context", most},
-          {"estimated_from_context", estimated ? json::value(at) : json::value(nullptr)},
-          {"reason", reason}};
-}
-
-int show_fit(Context& context, const Options& options) {
-  Rest rest(context);
-  json::array rows;
-  for (const Machine& machine : machines(rest, options.workers)) {
-    for (const json::value& service : machine.services) {
-      for (const json::value& model : models_of(service)) {
-        const std::string name = str(model, "name");
-        const bool file = str(service, "kind") == "files" && name.substr(name.rfind('/') + 1) == options.model;
-        if (file || worker::same_model(str(service, "kind"), name, options.model))
-          rows.push_back(fit_row(machine, service, model, options.context));
-      }
-    }
-  }
-  if (context.json) {
-    print_json(rows);
-    return rows.empty() ? kNotFound : kOk;
-  }
-  if (rows.empty())
-    throw Exit{kNotFound, fmt::format("No connected worker has the model {}. See which there are with `grange models "
-                                      "ls`, or get it with `grange models sync {}`.",
-                                      options.model, options.model)};
-  Table table(
-      {"WORKER", "SERVICE", "MODEL", "FIT", "CONTEXT", "WEIGHTS", "CACHE", "OTHER", "NEED", "FREE", "GOOD TO", "MOST"});
-  for (std::size_t column = 4; column < 12; ++column) table.align_right(column);
-  for (const json::value& row : rows) {
-    const std::string worker = str(row, "worker_name").empty() ? str(row, "worker") : str(row, "worker_name");
-    table.row({printable(worker), or_dash(str(row, "service")), printable(str(row, "model")), str(row, "fit"),
-               tokens(row, "context"), size_of(num(row, "weights")), size_of(num(row, "kv")),
-               size_of(num(row, "overhead")), size_of(num(row, "need")), size_of(num(row, "free")),
-               tokens(row, "good_context"), tokens(row, "max_context")});
-  }
-  fmt::print("{}", table.text(is_tty(STDOUT_FILENO) ? terminal_width() : 0, colours(STDOUT_FILENO)));
-  for (const json::value& row : rows) {
-    if (str(row, "reason").empty()) continue;
-    const std::string worker = str(row, "worker_name").empty() ? str(row, "worker") : str(row, "worker_name");
-    fmt::print("{}: {}\n", printable(worker), printable(str(row, "reason")));
-  }
-  return kOk;
-}
-
-// ---------------------------------------------------------------------------------------------- sync, rm and reset
+using models::Machine;
+using models::machines;
+using models::models_of;
+using models::ModelsOptions;
+using models::shown_name;
+using models::size_of;
 
 struct Order {
   Machine machine;
@@ -337,7 +152,7 @@ std::string file_of(const std::string& url) {
   return path.substr(path.rfind('/') + 1);
 }
 
-int sync_models(Context& context, Options& options) {
+int sync_models(Context& context, ModelsOptions& options) {
   const bool fetch = !options.url.empty() || !options.sha256.empty();
   if (fetch && options.models.empty() && !options.url.empty() && !file_of(options.url).empty())
     options.models.push_back(file_of(options.url));
@@ -381,7 +196,7 @@ int sync_models(Context& context, Options& options) {
   });
 }
 
-int remove_model(Context& context, const Options& options) {
+int remove_model(Context& context, const ModelsOptions& options) {
   Rest rest(context);
   std::vector<Machine> chosen = machines(rest, options.workers);
   if (options.workers.empty()) {
@@ -412,7 +227,7 @@ int remove_model(Context& context, const Options& options) {
   return finish(context, rest, orders, true, [](const Order& one) { return printable(one.model) + " was removed"; });
 }
 
-int reset(Context& context, const Options& options) {
+int reset(Context& context, const ModelsOptions& options) {
   Rest rest(context);
   std::vector<Order> orders;
   std::vector<Machine> chosen = machines(rest, options.workers);
@@ -432,12 +247,26 @@ int reset(Context& context, const Options& options) {
   }
   return finish(context, rest, orders, true, [](const Order& one) {
     const json::value* value = field(one.result, "value");
-    return fmt::format("ready again after {}",
-                       human_duration(value != nullptr ? real(*value, "ready_ms") / 1000 : 0.0));
+    if (value == nullptr) return std::string("ready again");
+    std::string text;
+    if (const json::value* services = field(*value, "services"); services != nullptr && services->is_array()) {
+      for (const json::value& service : services->get_array()) {
+        std::string models;
+        if (const json::value* gone = field(service, "unloaded"); gone != nullptr && gone->is_array()) {
+          for (const json::value& model : gone->get_array())
+            models += (models.empty() ? "" : ", ") + (model.is_string() ? printable(model.get_string()) : "");
+        }
+        text += fmt::format("{}{} {}, ready after {}", text.empty() ? "" : "; ", printable(str(service, "service")),
+                            models.empty() ? "had nothing to unload" : "unloaded " + models,
+                            human_duration(real(service, "ready_ms") / 1000));
+      }
+    }
+    return fmt::format("{}{}ready again after {}", text, text.empty() ? "" : "; all ",
+                       human_duration(real(*value, "ready_ms") / 1000));
   });
 }
 
-CLI::Option* add_workers_option(CLI::App& sub, Options& options, const char* text) {
+CLI::Option* add_workers_option(CLI::App& sub, ModelsOptions& options, const char* text) {
   return sub.add_option("--workers", options.workers, text)->delimiter(',')->type_name("A,B")->allow_extra_args(false);
 }
 
@@ -448,13 +277,13 @@ void add_models(CLI::App& app, Context& context) {
       app.add_subcommand("models", "Which worker has which AI models; get, remove and judge them")->fallthrough();
   models->footer("Example:\n  grange models ls\n  grange models sync llama3.2 --wait\n  grange models fit llama3.2");
   models->require_subcommand(0, 1);
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ModelsOptions>();
   const auto act = [&context](CLI::App* sub, auto work) { sub->callback([&context, work] { context.action = work; }); };
 
   CLI::App* ls = models->add_subcommand("ls", "List services and their models")->fallthrough();
   ls->footer("Example:\n  grange models ls --worker laptop-1");
   ls->add_option("--worker", options->worker, "Of one worker, by id or name")->type_name("W");
-  act(ls, [&context, options] { return list_models(context, *options); });
+  act(ls, [&context, options] { return models::list_models(context, *options); });
 
   CLI::App* sync = models->add_subcommand("sync", "Bring models to workers: through Ollama, or a file")->fallthrough();
   sync->footer(
@@ -483,10 +312,11 @@ void add_models(CLI::App& app, Context& context) {
   fit->footer("Example:\n  grange models fit llama3.2 --context 32768");
   fit->add_option("MODEL", options->model, "As `grange models ls` shows it")->required();
   fit->add_option("--context", options->context, "For so many tokens (default: what the service takes by itself)")
+      ->transform(whole_number())
       ->check(between(1, 100'000'000))
       ->type_name("N");
   add_workers_option(*fit, *options, "On these, by id or name (default: all that have it)");
-  act(fit, [&context, options] { return show_fit(context, *options); });
+  act(fit, [&context, options] { return models::show_fit(context, *options); });
 
   CLI::App* again =
       models->add_subcommand("reset", "Unload all models of workers, and wait until they are ready")->fallthrough();
@@ -496,7 +326,7 @@ void add_models(CLI::App& app, Context& context) {
   act(again, [&context, options] { return reset(context, *options); });
 
   models->callback([&context, options] {
-    if (!context.action) context.action = [&context, options] { return list_models(context, *options); };
+    if (!context.action) context.action = [&context, options] { return models::list_models(context, *options); };
   });
 }
 

@@ -12,12 +12,12 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct PauseOptions {
   std::string id;
   bool queue = false, freeze = false, requeue = false;
 };
 
-int whole_queue(Context& context, const Options& options, bool pause) {
+int whole_queue(Context& context, const PauseOptions& options, bool pause) {
   if (!options.id.empty()) throw Exit{kUsage, "Name a job, a task, or --queue; not both."};
   if (options.freeze || options.requeue)
     throw Exit{kUsage, "The queue has nothing that runs: --freeze and --requeue go with a job or a task."};
@@ -32,7 +32,7 @@ int whole_queue(Context& context, const Options& options, bool pause) {
   return kOk;
 }
 
-int act(Context& context, const Options& options, bool pause) {
+int act(Context& context, const PauseOptions& options, bool pause) {
   const char* word = pause ? "pause" : "resume";
   if (options.queue) return whole_queue(context, options, pause);
   if (options.id.empty())
@@ -71,7 +71,7 @@ int act(Context& context, const Options& options, bool pause) {
 void add_pause(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("pause", "Hold back a job, a task, or the whole queue")->fallthrough();
   sub->footer("Example:\n  grange pause 7 --freeze\n  grange pause 7/3 --requeue\n  grange pause --queue");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PauseOptions>();
   sub->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)");
   sub->add_flag("--queue", options->queue, "Hand out nothing at all");
   sub->add_flag("--freeze", options->freeze,
@@ -83,7 +83,7 @@ void add_pause(CLI::App& app, Context& context) {
 void add_resume(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("resume", "Let a paused job, task or the queue go on")->fallthrough();
   sub->footer("Example:\n  grange resume 7\n  grange resume --queue");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PauseOptions>();
   sub->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)");
   sub->add_flag("--queue", options->queue, "The whole queue");
   sub->callback(

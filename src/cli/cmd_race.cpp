@@ -20,14 +20,14 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct RaceOptions {
   std::string kind;
   std::vector<std::string> workers;
   std::vector<int> concurrency;
   int repeats = 1, warmup = 0;
   std::string timeout, out;
   std::int64_t seed = -1;
-  bool force = false, allow_mock = false, preflight = false;
+  bool force = false, allow_mock = false, preflight = false, cache = false;
   double target_ttft = 0, target_itl = 0;
   // llm
   std::string model, prompt, system, service;
@@ -52,7 +52,7 @@ json::object read_object(const std::string& path) {
   return std::move(value.get_object());
 }
 
-json::object body_of(const Options& o) {
+json::object body_of(const RaceOptions& o) {
   json::object out{{"kind", o.kind}, {"repeats", o.repeats}, {"warmup", o.warmup}};
   const auto text = [&](const char* key, const std::string& value) {
     if (!value.empty()) out[key] = value;
@@ -100,12 +100,13 @@ json::object body_of(const Options& o) {
   if (o.seed >= 0) out["seed"] = o.seed;
   if (o.force) out["force"] = true;
   if (o.allow_mock) out["allow_mock"] = true;
+  if (o.cache) out["cache"] = true;
   if (o.target_ttft > 0) out["target_ttft_ms"] = o.target_ttft;
   if (o.target_itl > 0) out["target_itl_ms"] = o.target_itl;
   return out;
 }
 
-std::string words(const json::value& list) {
+std::string words_of(const json::value& list) {
   std::string out;
   if (list.is_array()) {
     for (const json::value& one : list.get_array())
@@ -124,7 +125,7 @@ int show_preflight(Context& context, const json::value& checked) {
     for (const json::value& m : list(*machines)) {
       const json::value* warnings = field(m, "warnings");
       std::string word = printable(str(m, "problem"));
-      if (warnings != nullptr && !words(*warnings).empty()) word += (word.empty() ? "" : "; ") + words(*warnings);
+      if (warnings != nullptr && !words_of(*warnings).empty()) word += (word.empty() ? "" : "; ") + words_of(*warnings);
       table.row({printable(str(m, "machine")), flag(m, "chosen") ? "yes" : "no", str(m, "fit"),
                  printable(str(m, "model", "-")), word});
     }
@@ -196,7 +197,7 @@ void follow_run(Rest& rest, const std::string& id, std::uint64_t from, RaceView&
   if (screen.on()) screen.show(view);
 }
 
-int race(Context& context, const Options& options) {
+int race(Context& context, const RaceOptions& options) {
   const json::object body = body_of(options);
   const auto dot = options.out.rfind('.');
   const std::string format = options.out.empty() ? "" : dot == std::string::npos ? "html" : options.out.substr(dot + 1);
@@ -221,7 +222,7 @@ int race(Context& context, const Options& options) {
         if (!flag(m, "chosen")) continue;
         machines.push_back(str(m, "machine"));
         const json::value* warnings = field(m, "warnings");
-        std::string word = warnings == nullptr ? "" : words(*warnings);
+        std::string word = warnings == nullptr ? "" : words_of(*warnings);
         if (const std::string problem = printable(str(m, "problem")); !problem.empty())
           word = problem + (word.empty() ? "" : "; ") + word;
         if (!word.empty()) fmt::print(stderr, "grange: {}: {}\n", printable(str(m, "machine")), word);
@@ -238,12 +239,13 @@ int race(Context& context, const Options& options) {
   return interrupts() > 0 ? static_cast<int>(kInterrupted) : verdict_of(run);
 }
 
-void add_common(CLI::App& sub, const std::shared_ptr<Options>& o) {
+void add_common(CLI::App& sub, const std::shared_ptr<RaceOptions>& o) {
   sub.add_option("--workers", o->workers, "Ids or names, with commas between (default: all that can)")
       ->delimiter(',')
       ->type_name("A,B")
       ->allow_extra_args(false);
   sub.add_option("--repeats", o->repeats, "Requests on each machine that count (default 1)")
+      ->transform(whole_number())
       ->check(between(1, 10'000))
       ->type_name("N");
   sub.add_option("--warmup", o->warmup, "Requests before, that do not count (default 0)")
@@ -272,7 +274,7 @@ void add_race(CLI::App& app, Context& context) {
       "  grange race llm --model llama3.2 --prompt \"Why is the sky blue?\" --repeats 3 --out race.html");
   top->require_subcommand(1);
   const auto make = [&](const char* kind, const char* what, const char* footer) {
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<RaceOptions>();
     options->kind = kind;
     CLI::App* sub = top->add_subcommand(kind, what)->fallthrough();
     sub->footer(footer);
@@ -280,7 +282,7 @@ void add_race(CLI::App& app, Context& context) {
     return std::pair(sub, options);
   };
   const auto count = [](CLI::App* sub, const char* name, std::int64_t& to, std::int64_t most, const char* what) {
-    sub->add_option(name, to, what)->check(between(std::int64_t{1}, most))->type_name("N");
+    sub->add_option(name, to, what)->transform(whole_number())->check(between(std::int64_t{1}, most))->type_name("N");
   };
   {
     auto [sub, o] =
@@ -294,6 +296,8 @@ void add_race(CLI::App& app, Context& context) {
     sub->add_option("--temperature", o->temperature, "Default 0.2")->check(between(0.0, 10.0))->type_name("T");
     sub->add_option("--service", o->service, "Only services of this name");
     sub->add_flag("--allow-mock", o->allow_mock, "Let a mock answer where there is no service or no model");
+    sub->add_flag("--cache", o->cache,
+                  "Let llama.cpp take the prompt from its cache (else each request reads it anew; Ollama always may)");
     sub->add_option("--target-ttft-ms", o->target_ttft, "Goodput: the first token within so long")
         ->check(above_zero())
         ->type_name("MS");
@@ -308,9 +312,10 @@ void add_race(CLI::App& app, Context& context) {
              "Example:\n  grange race compute --n 1000000000 --algorithm segmented_sieve --threads 4 --repeats 5");
     count(sub, "--n", o->n, INT64_MAX, "Primes up to N (default 50000000); gemm: the side; memory, disk: bytes");
     sub->add_option("--algorithm", o->algorithm,
-                    "segmented_sieve (default), simple_sieve, trial_division or primesieve")
+                    "Of primes: segmented_sieve (default), simple_sieve, trial_division or primesieve; of gemm: "
+                    "double (default) or single")
         ->type_name("A");
-    sub->add_option("--op", o->op, "primes (default), gemm, memory or disk");
+    sub->add_option("--op", o->op, "primes (default), gemm (GFLOP/s), memory (GB/s) or disk (MB/s)");
     count(sub, "--threads", o->threads, 4096, "Threads (default: all cores of the machine)");
     add_common(*sub, o);
   }

@@ -11,6 +11,7 @@
 #include "cli/job_file.hpp"
 #include "cli/jobs.hpp"
 #include "cli/term.hpp"
+#include "cli/why_failed.hpp"
 
 namespace grange::cli {
 
@@ -38,7 +39,7 @@ std::string bytes_of(Rest& rest, const json::value& result) {
   const json::value* value = field(result, "value");
   if (value == nullptr || value->is_null()) return "";
   if (value->is_string() && str(result, "encoding") != "json") return std::string(value->get_string());
-  return json::serialize(*value) + "\n";
+  return to_json(*value) + "\n";
 }
 
 // DIR/path for a job of one task, DIR/INDEX/path for an array; a value that is a blob, or Python's, goes to
@@ -61,12 +62,15 @@ std::size_t store(Rest& rest, const json::value& result, const std::filesystem::
 
 struct Shown {
   std::size_t stored = 0, failed = 0;
+  std::string first;  // that failed: which task, and why
 };
 
-void show_one(Context& context, Rest& rest, const json::value& result, const std::filesystem::path& folder,
-              Shown& shown) {
+void show_one(Context& context, Rest& rest, const std::string& job, const json::value& result,
+              const std::filesystem::path& folder, Shown& shown) {
   const std::string status = str(result, "status");
   if (status == "failed" || status == "cancelled") ++shown.failed;
+  if (status == "failed" && shown.first.empty())
+    shown.first = fmt::format("task {}/{}: {}", printable(job), num(result, "index"), failure_words(result));
   if (!folder.empty()) shown.stored += store(rest, result, folder);
   if (context.json) {
     print_json(result);
@@ -81,7 +85,7 @@ void show_one(Context& context, Rest& rest, const json::value& result, const std
   }
 }
 
-int show(Context& context, const std::string& name, const std::string& out) {
+int show_results(Context& context, const std::string& name, const std::string& out) {
   const TaskRef ref = take(parse_task(name));
   Rest rest(context);
   const json::value job = get_job(rest, ref.job);
@@ -106,10 +110,10 @@ int show(Context& context, const std::string& name, const std::string& out) {
                      ? fmt::format("Task {} was cancelled; it has no result.", name)
                      : fmt::format("Task {} has not ended yet; wait for its job with: grange wait {}", name, ref.job)};
     }
-    show_one(context, rest, only, folder_of(only), shown);
+    show_one(context, rest, ref.job, only, folder_of(only), shown);
   } else {
     each_result(rest, ref.job,
-                [&](const json::value& result) { show_one(context, rest, result, folder_of(result), shown); });
+                [&](const json::value& result) { show_one(context, rest, ref.job, result, folder_of(result), shown); });
     if (!job_ended(job)) waiting = num(job, "pending_tasks") + num(job, "assigned_tasks") + num(job, "running_tasks");
   }
   std::fflush(stdout);
@@ -117,18 +121,21 @@ int show(Context& context, const std::string& name, const std::string& out) {
     fmt::print("{} file{} stored in {}\n", shown.stored, shown.stored == 1 ? "" : "s", out);
   std::fflush(stdout);
   if (ref.index && shown.failed > 0) {
-    const std::string message = str(only, "message", str(only, "failure"));
-    throw Exit{kFailed, fmt::format("Task {} has no result: {}{}{}", name, str(only, "status"),
-                                    message.empty() ? "" : ": ", printable(message))};
+    const std::string status = str(only, "status");
+    throw Exit{kFailed, fmt::format("Task {} has no result: {}{}. See `grange logs {}`.", name, status,
+                                    status == "failed" ? ": " + failure_words(only) : "", name)};
   }
   if (waiting > 0) {
     throw Exit{kFailed, fmt::format("{} task{} not ended yet; wait for them with: grange wait {}", waiting,
                                     waiting == 1 ? " has" : "s have", ref.job)};
   }
   if (shown.failed > 0) {
-    throw Exit{kFailed,
-               fmt::format("{} of {} tasks have no result: they failed or were cancelled; see `grange jobs show {}`.",
-                           shown.failed, num(job, "total_tasks"), ref.job)};
+    if (shown.first.empty())
+      throw Exit{kFailed, fmt::format("{} of {} tasks have no result: they were cancelled; see `grange jobs show {}`.",
+                                      shown.failed, num(job, "total_tasks"), ref.job)};
+    throw Exit{kFailed, fmt::format("{} of {} tasks have no result; {}{}. See `grange tasks ls {} --status failed`.",
+                                    shown.failed, num(job, "total_tasks"), shown.failed == 1 ? "" : "the first is ",
+                                    shown.first, ref.job)};
   }
   return kOk;
 }
@@ -141,15 +148,15 @@ void add_results(CLI::App& app, Context& context) {
                          "Print a job's results in the order of its tasks, or store its files; 1 when one is missing")
           ->fallthrough();
   sub->footer("Example:\n  grange results 7 --out results/");
-  struct Options {
+  struct ResultsOptions {
     std::string id, out;
   };
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ResultsOptions>();
   sub->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   sub->add_option("-o,--out", options->out, "Store files and large values here, a folder for each task of an array")
       ->type_name("DIR");
   sub->callback([&context, options] {
-    context.action = [&context, options] { return show(context, options->id, options->out); };
+    context.action = [&context, options] { return show_results(context, options->id, options->out); };
   });
 }
 

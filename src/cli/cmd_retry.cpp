@@ -12,12 +12,12 @@ void add_retry(CLI::App& app, Context& context) {
   CLI::App* sub =
       app.add_subcommand("retry", "Run a job's failed and cancelled tasks again, all or some of them")->fallthrough();
   sub->footer("Example:\n  grange retry 7\n  grange retry 7 --class out_of_memory --index 3");
-  struct Options {
+  struct RetryOptions {
     std::string id;
     std::vector<std::string> classes;
     std::vector<std::uint32_t> indices;
   };
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RetryOptions>();
   sub->add_option("ID", options->id, "The job's id")->required();
   sub->add_option("--class", options->classes, "Only those that failed so, any number of times")
       ->type_name("CLASS")

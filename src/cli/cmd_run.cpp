@@ -25,7 +25,7 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct RunOptions {
   double cpus = -1, gpus = -1;
   std::string memory, name, timeout;
   std::vector<std::string> env, labels, shown, in, out;
@@ -61,7 +61,7 @@ std::string piped_input() {
   return input;
 }
 
-json::object spec(const std::vector<std::string>& command, const Options& options) {
+json::object spec(const std::vector<std::string>& command, const RunOptions& options) {
   json::object job{{"engine", "command"}, {"retries", options.retries}};
   json::array argv;
   for (const std::string& word : command) argv.emplace_back(word);
@@ -129,7 +129,7 @@ int code_of(Rest& rest, const std::string& id) {
       message.empty() ? fmt::format("The command did not run to its end; see `grange jobs show {}`.", id) : message};
 }
 
-int run_command(Context& context, const Options& options) {
+int run_command(Context& context, const RunOptions& options) {
   if (context.command.empty())
     throw Exit{kUsage, "What should run? Put the command after two dashes: grange run -- echo hello"};
   json::object job = spec(context.command, options);
@@ -189,7 +189,7 @@ void add_run(CLI::App& app, Context& context) {
       "The command starts in an empty folder of its own, on whatever machine has room: name the files that it reads\n"
       "with --in, and those that it should bring back with --out. What is piped in is its stdin (at most 256 KiB).\n\n"
       "Example:\n  grange run --in a.mp4 --out a.webm -- ffmpeg -i a.mp4 a.webm");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RunOptions>();
   // For --help only: app.cpp takes the command away before CLI11 could look for options in it.
   sub->add_option("COMMAND", options->shown, "The command and its arguments, best after two dashes");
   sub->add_option("--in", options->in, "A file to put into the command's folder, any number of times")

@@ -14,7 +14,7 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct RunsOptions {
   std::string id, kind, format = "html", out;
   std::vector<std::string> ids, with;
   int limit = 100;
@@ -24,7 +24,7 @@ std::string path_of(const std::string& id) {
   return "/api/runs/" + escape(id);
 }
 
-int ls(Context& context, const Options& options) {
+int ls(Context& context, const RunsOptions& options) {
   Rest rest(context);
   const json::value runs = rest.get(
       fmt::format("/api/runs?limit={}{}", options.limit, options.kind.empty() ? "" : "&kind=" + escape(options.kind)));
@@ -46,14 +46,14 @@ int ls(Context& context, const Options& options) {
       for (const json::value& one : machines->get_array())
         names += (names.empty() ? "" : ", ") + (one.is_string() ? printable(one.get_string()) : std::string());
     }
-    table.row({str(row, "run_id"), str(row, "kind"), str(row, "status"), printable(str(row, "model")), names,
-               printable(str(row, "winner", "-")), ago(str(row, "started_at"), now_ms())});
+    table.row({str(row, "run_id"), str(row, "kind"), str(row, "status"), printable(str(row, "what", str(row, "model"))),
+               names, printable(str(row, "winner", "-")), ago(str(row, "started_at"), now_ms())});
   }
   fmt::print("{}", table.text(is_tty(STDOUT_FILENO) ? terminal_width() : 0, colours(STDOUT_FILENO)));
   return kOk;
 }
 
-int show(Context& context, const Options& options) {
+int show(Context& context, const RunsOptions& options) {
   Rest rest(context);
   const json::value run = rest.get(path_of(options.id));
   if (context.json) {
@@ -61,7 +61,16 @@ int show(Context& context, const Options& options) {
     return kOk;
   }
   fmt::print("Race {}: {}, {}\n", str(run, "run_id"), str(run, "kind"), str(run, "status"));
-  if (const std::string model = printable(str(run, "model")); !model.empty()) fmt::print("{}\n", model);
+  if (const std::string what = printable(str(run, "what", str(run, "model"))); !what.empty()) {
+    std::string asked;
+    if (const json::value* settings = field(run, "settings"); settings != nullptr && settings->is_object()) {
+      for (const auto& [key, value] : settings->get_object()) {
+        if (key != "op" && !value.is_structured())
+          asked += fmt::format(", {} {}", std::string_view(key), to_json(value));
+      }
+    }
+    fmt::print("{}{}\n", what, printable(asked));
+  }
   if (const std::string prompt = printable(str(run, "prompt")); !prompt.empty())
     fmt::print("{}\n", shorten(prompt, 300));
   const json::value* summary = field(run, "summary");
@@ -70,7 +79,7 @@ int show(Context& context, const Options& options) {
   return kOk;
 }
 
-int compare(Context& context, const Options& options) {
+int compare(Context& context, const RunsOptions& options) {
   Rest rest(context);
   std::string with;
   for (const std::string& one : options.with) with += (with.empty() ? "" : ",") + one;
@@ -103,7 +112,7 @@ int compare(Context& context, const Options& options) {
   return kOk;
 }
 
-int rm(Context& context, const Options& options) {
+int rm(Context& context, const RunsOptions& options) {
   Rest rest(context);
   for (const std::string& id : options.ids) rest.remove(path_of(id));
   if (context.json) {
@@ -151,14 +160,15 @@ void add_runs(CLI::App& app, Context& context) {
   CLI::App* top = app.add_subcommand("runs", "Races that were run")->fallthrough();
   top->footer("Example:\n  grange runs\n  grange runs export 2024-01-15_143022_abc123 --out race.html");
   top->require_subcommand(0, 1);
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RunsOptions>();
   CLI::App* listed = top->add_subcommand("ls", "List races, newest first")->alias("list")->fallthrough();
   listed->footer("Example:\n  grange runs ls --kind llm");
   listed->add_option("--kind", options->kind, "llm, compute or image");
   listed->add_option("--limit", options->limit, "At most so many (default 100)")
       ->check(CLI::Range(1, 1000).description(""))
       ->type_name("N");
-  const auto one = [&](const char* name, const char* what, const char* footer, int (*act)(Context&, const Options&)) {
+  const auto one = [&](const char* name, const char* what, const char* footer,
+                       int (*act)(Context&, const RunsOptions&)) {
     CLI::App* sub = top->add_subcommand(name, what)->fallthrough();
     sub->footer(footer);
     sub->callback(

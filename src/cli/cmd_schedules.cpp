@@ -11,7 +11,7 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct SchedulesOptions {
   std::string name, cron, file;
   bool no_overlap = false, catch_up = false, paused = false;
 };
@@ -41,7 +41,7 @@ int list_schedules(Context& context) {
   return kOk;
 }
 
-int add(Context& context, const Options& options) {
+int add(Context& context, const SchedulesOptions& options) {
   json::object job = read_job(options.file);
   Rest rest(context);
   upload_job(rest, job, folder_of(options.file));
@@ -85,7 +85,7 @@ void add_schedules(CLI::App& app, Context& context) {
       ->alias("ls")
       ->fallthrough()
       ->footer("Example:\n  grange schedules list");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SchedulesOptions>();
   CLI::App* set = top->add_subcommand("add", "Make a schedule, or replace it")->fallthrough();
   set->footer(
       "The five fields are minute, hour, day of the month, month and day of the week, in UTC.\n\n"

@@ -14,12 +14,12 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct SubmitOptions {
   std::string file;
   bool wait = false, follow = false;
 };
 
-int submit(Context& context, const Options& options, const JobFlags& flags) {
+int submit(Context& context, const SubmitOptions& options, const JobFlags& flags) {
   json::object job = read_job(options.file);
   apply(flags, job);
   const std::vector<FileIn> files = take(files_in(job, folder_of(options.file)));
@@ -55,7 +55,7 @@ int submit(Context& context, const Options& options, const JobFlags& flags) {
   }
   if (stay) answer = wait_for(rest, id, Millis{0});
   if (context.json) print_json(answer);
-  return stay ? tell_end(answer) : static_cast<int>(kOk);
+  return stay ? tell_end(rest, answer) : static_cast<int>(kOk);
 }
 
 constexpr const char* kHelp =
@@ -75,7 +75,7 @@ Example:
 void add_submit(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("submit", "Submit a job file (TOML or JSON); prints the job's id")->fallthrough();
   sub->footer(kHelp);
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SubmitOptions>();
   sub->add_option("FILE", options->file, "The job file, or - for stdin")->required();
   const std::shared_ptr<JobFlags> flags = add_job_flags(*sub);
   sub->add_flag("--wait", options->wait, "Wait until it has ended; 1 when it failed");

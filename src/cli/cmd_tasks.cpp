@@ -12,13 +12,13 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct TasksOptions {
   std::string id, status;
   int limit = 100;
   std::int64_t after = -1;
 };
 
-int list_tasks(Context& context, const Options& options) {
+int list_tasks(Context& context, const TasksOptions& options) {
   const TaskRef ref = take(parse_task(options.id));
   Rest rest(context);
   std::string path = fmt::format("/api/jobs/{}/tasks?limit={}", escape(ref.job), options.limit);
@@ -60,7 +60,7 @@ void add_tasks(CLI::App& app, Context& context) {
   tasks->require_subcommand(1);
   CLI::App* ls = tasks->add_subcommand("ls", "List a job's tasks")->fallthrough();
   ls->footer("Example:\n  grange tasks ls 7 --status failed");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TasksOptions>();
   ls->add_option("ID", options->id, "A job (7) or one of its tasks (7/3)")->required();
   ls->add_option("--status", options->status, "Only those in this state")
       ->check(

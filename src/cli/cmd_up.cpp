@@ -21,7 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-struct Options {
+struct UpOptions {
   ServerFlags server;
   int workers = 1;
   int slots = 0;
@@ -36,7 +36,7 @@ std::string host_name() {
   return gethostname(name, sizeof name - 1) == 0 ? name : "worker";
 }
 
-std::vector<std::vector<std::string>> worker_arguments(const Options& options, const std::string& url) {
+std::vector<std::vector<std::string>> worker_arguments(const UpOptions& options, const std::string& url) {
   // A farm on a free port is one of several on this machine: none of them takes the well-known health port unasked.
   const int health_port = options.health_port >= 0 ? options.health_port : options.server.port == 0 ? 0 : 9090;
   std::vector<std::vector<std::string>> out;
@@ -98,7 +98,7 @@ bool wait_for_workers(Rest& rest, WorkerProcesses& workers, const SignalQueue& s
   return false;
 }
 
-void banner(const Options& options, const server::Server& server) {
+void banner(const UpOptions& options, const server::Server& server) {
   const bool colour = colours(STDOUT_FILENO);
   fmt::print("Grange {} is up at {}\n", version(), paint(server.url(), Colour::bold, colour));
   fmt::print("  data      {}\n  workers   {} on this machine\n", options.server.data, options.workers);
@@ -134,7 +134,7 @@ int stop(net::Loop& loop, std::unique_ptr<server::Server>& server, WorkerProcess
   return kOk;
 }
 
-int up(Context& context, Options& options) {
+int up(Context& context, UpOptions& options) {
   for (const std::string& service : options.services) take(worker::parse_service(service));
   const server::ServerOptions server_options = options.server.settle(context, "up");
   const SignalQueue signals;
@@ -174,7 +174,7 @@ int up(Context& context, Options& options) {
 void add_up(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("up", "Start a farm on this machine: a server and its workers")->fallthrough();
   sub->footer("Example:\n  grange up --workers 2 --slots 4");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<UpOptions>();
   options->server.add_to(*sub);
   sub->add_option("--workers", options->workers, "Worker processes (default 1)")
       ->check(between(0, 1000))

@@ -27,7 +27,7 @@ constexpr Limit kLimits[] = {{"weight", "--weight", "Share of the farm beside ot
                              {"starts_per_minute", "--starts-per-minute", "Tasks handed out; 0: no limit"},
                              {"submits_per_minute", "--submits-per-minute", "Jobs taken in; 0: no limit"}};
 
-struct Options {
+struct UsersOptions {
   std::string name;
   std::map<std::string, double> limits;  // those that were given
 };
@@ -67,7 +67,7 @@ int list_users(Context& context) {
   return kOk;
 }
 
-int set_user(Context& context, const Options& options) {
+int set_user(Context& context, const UsersOptions& options) {
   if (options.limits.empty())
     throw Exit{kUsage, fmt::format("Which limit? For example: grange users set {} --max-running 10", options.name)};
   json::object given;
@@ -108,7 +108,7 @@ void add_users(CLI::App& app, Context& context) {
   users->require_subcommand(0, 1);
   CLI::App* ls = users->add_subcommand("list", "List users")->alias("ls")->fallthrough();
   ls->footer("Example:\n  grange users list");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<UsersOptions>();
   CLI::App* set = users->add_subcommand("set", "Set a user's share and limits")->fallthrough();
   set->footer("Example:\n  grange users set anna --max-cpus 64 --submits-per-minute 30");
   set->add_option("NAME", options->name,

@@ -10,6 +10,7 @@
 #include "cli/parse.hpp"
 #include "cli/term.hpp"
 #include "cli/waiting.hpp"
+#include "cli/why_failed.hpp"
 
 namespace grange::cli {
 
@@ -60,12 +61,18 @@ json::value wait_for(Rest& rest, const std::string& id, Millis limit) {
   return job;
 }
 
-int tell_end(const json::value& job) {
+int tell_end(Rest& rest, const json::value& job) {
   const std::string status = str(job, "status"), id = str(job, "id");
   if (status == "completed") return kOk;
   if (status == "failed") {
-    throw Exit{kFailed, fmt::format("Job {} failed: {} of its {} tasks did; see `grange jobs show {}`.", id,
-                                    num(job, "failed_tasks"), num(job, "total_tasks"), id)};
+    const std::int64_t failed = num(job, "failed_tasks"), all = num(job, "total_tasks");
+    const std::string why = first_failure(rest, id);
+    const std::string which = all == 1 ? "its task" : fmt::format("{} of its {} tasks", failed, all);
+    if (why.empty())
+      throw Exit{kFailed, fmt::format("Job {} failed: {} did; see `grange jobs show {}`.", id, which, id)};
+    throw Exit{kFailed, fmt::format("Job {} failed: {} did, {}{}. See `grange {} {}{}`.", id, which,
+                                    failed == 1 ? "" : "the first ", why, failed == 1 ? "logs" : "tasks ls", id,
+                                    failed == 1 ? "" : " --status failed")};
   }
   throw Exit{kFailed, fmt::format("Job {} was cancelled; `grange retry {}` runs the rest again.", id, id)};
 }
@@ -73,10 +80,10 @@ int tell_end(const json::value& job) {
 void add_wait(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("wait", "Wait until a job has ended; 0 when all went well")->fallthrough();
   sub->footer("Example:\n  grange wait 7 --timeout 10m");
-  struct Options {
+  struct WaitOptions {
     std::string id, timeout;
   };
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<WaitOptions>();
   sub->add_option("ID", options->id, "The job's id")->required();
   sub->add_option("--timeout", options->timeout, "Give up after this long (then 1; the job goes on)")
       ->type_name("DURATION");
@@ -94,7 +101,7 @@ void add_wait(CLI::App& app, Context& context) {
                                         num(job, "completed_tasks"), num(job, "total_tasks"), id)};
       }
       if (context.json) print_json(job);
-      return tell_end(job);
+      return tell_end(rest, job);
     };
   });
 }

@@ -15,7 +15,7 @@
 namespace grange::cli {
 namespace {
 
-struct Options {
+struct WorkerOptions {
   std::string name, data, python, log_format = "human", log_level = "info", drain = "8s";
   std::uint32_t slots = 0;
   int health_port = 9090;
@@ -24,7 +24,7 @@ struct Options {
   std::string pool, life;
 };
 
-int work(const Context& context, const Options& options) {
+int work(const Context& context, const WorkerOptions& options) {
   log_to_stderr(options.log_format, options.log_level);
   signal(SIGPIPE, SIG_IGN);
   prctl(PR_SET_DUMPABLE, 0);  // the tasks of this user cannot look into us, where the token is
@@ -52,7 +52,7 @@ int work(const Context& context, const Options& options) {
 void add_worker(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("worker", "Offer this machine to a server")->fallthrough();
   sub->footer("Example:\n  grange worker --server http://big-box:8000 --token-file token");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<WorkerOptions>();
   sub->add_option("--name", options->name, "A name for people (default: the host's)");
   sub->add_option("--slots", options->slots, "Tasks that run at once (default: the cores)")
       ->check(between(1, 4096))

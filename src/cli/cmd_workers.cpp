@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
+#include <optional>
 
 #include "cli/exit.hpp"
 #include "cli/rest.hpp"
@@ -81,9 +82,8 @@ std::string id_of(Rest& rest, const std::string& word) {
 }  // namespace
 
 void add_workers(CLI::App& app, Context& context) {
-  CLI::App* workers =
-      app.add_subcommand("workers", "List workers, let one finish, or take one out of quarantine")->fallthrough();
-  workers->footer("Example:\n  grange workers\n  grange workers drain laptop-1");
+  CLI::App* workers = app.add_subcommand("workers", "List workers; drain, pause, release or remove one")->fallthrough();
+  workers->footer("Example:\n  grange workers\n  grange workers drain laptop-1\n  grange workers pause laptop-1");
   workers->require_subcommand(0, 1);
   workers->add_subcommand("ls", "List workers")->fallthrough()->footer("Example:\n  grange workers ls");
   CLI::App* drain =
@@ -94,18 +94,36 @@ void add_workers(CLI::App& app, Context& context) {
   CLI::App* release = workers->add_subcommand("release", "Give a quarantined worker work again")->fallthrough();
   release->footer("Example:\n  grange workers release laptop-1");
   release->add_option("ID", *id, "The worker's id, or its name where no other has it")->required();
-  workers->callback([&context, id, drain, release] {
-    context.action = [&context, id, drain = drain->parsed(), release = release->parsed()] {
-      if (!drain && !release) return list_workers(context);
+  struct Order {
+    CLI::App* sub;
+    const char *path, *said;
+  };
+  std::vector<Order> orders{{drain, "drain", "finishes what it runs, and gets nothing new"},
+                            {release, "release", "gets work again"}};
+  const auto add = [&](const char* name, const char* about, const char* path, const char* said) {
+    CLI::App* sub = workers->add_subcommand(name, about)->fallthrough();
+    sub->footer(fmt::format("Example:\n  grange workers {} laptop-1", name));
+    sub->add_option("ID", *id, "The worker's id, or its name where no other has it")->required();
+    orders.push_back({sub, path, said});
+  };
+  add("pause", "Give a worker nothing new until it is resumed; what it runs goes on", "pause",
+      "gets nothing new until it is resumed; what it runs goes on");
+  add("resume", "Give a paused worker work again", "resume", "gets work again");
+  add("rm", "Take a worker that is offline off the list; its failures stay in the history", "", "is removed");
+  workers->callback([&context, id, orders] {
+    const auto given = std::find_if(orders.begin(), orders.end(), [](const Order& one) { return one.sub->parsed(); });
+    const std::optional<Order> order = given == orders.end() ? std::nullopt : std::optional(*given);
+    context.action = [&context, id, order] {
+      if (!order) return list_workers(context);
       Rest rest(context);
       *id = id_of(rest, *id);
-      const json::value answer = rest.post(fmt::format("/api/workers/{}/{}", escape(*id), drain ? "drain" : "release"));
+      const std::string worker = "/api/workers/" + escape(*id);
+      const json::value answer =
+          *order->path == '\0' ? rest.remove(worker) : rest.post(fmt::format("{}/{}", worker, order->path));
       if (context.json) {
         print_json(answer);
-      } else if (release) {
-        fmt::print("Worker {} gets work again\n", *id);
       } else {
-        fmt::print("Worker {} finishes what it runs, and gets nothing new\n", *id);
+        fmt::print("Worker {} {}\n", *id, order->said);
       }
       return static_cast<int>(kOk);
     };

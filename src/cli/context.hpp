@@ -52,6 +52,7 @@ void add_race(CLI::App& app, Context& context);
 void add_runs(CLI::App& app, Context& context);
 void add_policy(CLI::App& app, Context& context);
 void add_tasks(CLI::App& app, Context& context);
+void add_top(CLI::App& app, Context& context);
 void add_workers(CLI::App& app, Context& context);
 void add_models(CLI::App& app, Context& context);
 void add_db(CLI::App& app, Context& context);

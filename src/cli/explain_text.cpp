@@ -11,6 +11,11 @@
 namespace grange::cli {
 namespace {
 
+std::string worker_shown(const json::value& worker) {
+  const std::string name = str(worker, "name");
+  return printable(name.empty() ? str(worker, "worker") : name);
+}
+
 std::string joined_reasons(const json::value& worker) {
   std::string out;
   const json::value* why = field(worker, "why");
@@ -59,13 +64,13 @@ std::string explain_text(const json::value& explanation, std::int64_t now, int w
     for (const json::value& worker : workers->get_array()) {
       const std::int64_t which = num(worker, "alternative");
       alternatives = alternatives || which > 0;
-      table.row({printable(str(worker, "worker")), fit(worker), fmt::format("any_of[{}]", which),
-                 printable(joined_reasons(worker))});
+      table.row(
+          {worker_shown(worker), fit(worker), fmt::format("any_of[{}]", which), printable(joined_reasons(worker))});
     }
     if (!alternatives) {  // one way to run it: no column for that
       table = Table({"WORKER", "RUNS IT", "WHY NOT NOW"});
       for (const json::value& worker : workers->get_array())
-        table.row({printable(str(worker, "worker")), fit(worker), printable(joined_reasons(worker))});
+        table.row({worker_shown(worker), fit(worker), printable(joined_reasons(worker))});
     }
     out += table.text(width, colour);
     const auto shown = static_cast<std::int64_t>(workers->get_array().size());

@@ -92,6 +92,7 @@ Result<json::object> parse_retry_on(std::string_view text) {
 std::shared_ptr<JobFlags> add_job_flags(CLI::App& sub) {
   auto flags = std::make_shared<JobFlags>();
   sub.add_option("--count", flags->count, "Number of tasks")
+      ->transform(whole_number())
       ->check(between(std::int64_t{1}, std::int64_t{10'000'000}))
       ->type_name("N");
   sub.add_option("--name", flags->name, "A name for people");

@@ -16,7 +16,7 @@ bool job_ended(const json::value& job);
 // Answers the last that was seen of the job.
 json::value wait_for(Rest& rest, const std::string& id, Millis limit);
 // What `wait` and `submit --wait` say at the end, on stderr when it went wrong; the exit code.
-int tell_end(const json::value& job);
+int tell_end(Rest& rest, const json::value& job);
 
 // Uploads `files`, and writes job["files_in"] as the server wants it.
 void upload_files(Rest& rest, json::object& job, const std::vector<FileIn>& files);

@@ -11,6 +11,7 @@
 #include "base/utf8.hpp"
 #include "cli/follow.hpp"
 #include "cli/term.hpp"
+#include "server/runs/run_columns.hpp"
 
 namespace grange::cli {
 namespace {
@@ -37,6 +38,10 @@ std::string figures_of(const json::value& payload) {
   add("gen_tokens_per_s", "", " t/s");
   add("total_ms", "total", " ms");
   add("primes_found", "primes", "");
+  add("gflops", "", " GFLOP/s");
+  add("gb_per_s_triad", "triad", " GB/s");
+  add("mb_per_s_write", "write", " MB/s");
+  add("mb_per_s_read", "read", " MB/s");
   add("seconds_per_image", "", " s/image");
   if (field(payload, "ttft_ms") == nullptr) add("wall_seconds", "", " s");
   if (str(payload, "engine") == "mock") out += "  engine: mock (" + printable(str(payload, "mock_reason")) + ")";
@@ -46,6 +51,16 @@ std::string figures_of(const json::value& payload) {
                        message.empty() ? "" : ": " + printable(message));
   }
   return out;
+}
+
+// "primes segmented_sieve 1e9": the op, how, and of how much.
+std::string what_it_did(const json::value& machine) {
+  std::string out = str(machine, "op");
+  if (const std::string algorithm = str(machine, "algorithm"); !algorithm.empty()) out += " " + algorithm;
+  if (const std::int64_t n = num(machine, "n"); n > 0)
+    out += " " + (out.starts_with("memory") || out.starts_with("disk") ? human_bytes(static_cast<std::uint64_t>(n))
+                                                                       : human_count(static_cast<std::uint64_t>(n)));
+  return out.empty() ? "-" : out;
 }
 
 // What an event adds to the picture of its machine.
@@ -118,6 +133,15 @@ std::string RaceView::heard(const std::string& type, const json::value& data) {
   if (type == "run_lifecycle") {
     if (str(payload, "type") == "run_end") over_ = true;
     if (m == nullptr) return "";
+    if (str(payload, "type") == "machine_waits") {
+      const std::string why = printable(str(payload, "why"));
+      const std::int64_t left = num(payload, "ends_in_s", -1);
+      m->waits = why.empty() ? "" : "waits: " + why;
+      if (why.empty()) return "";
+      return fmt::format("[{}] waits: {}{}\n", printable(m->name), why,
+                         left < 0 ? "" : fmt::format("; its part ends in {} s unless that changes", left));
+    }
+    m->waits.clear();
     m->status = str(payload, "status");
     const std::string message = str(payload, "message");
     if (m->status == "completed") return "";
@@ -127,6 +151,7 @@ std::string RaceView::heard(const std::string& type, const json::value& data) {
   if (m == nullptr) return "";
   const std::string round = fmt::format("{}{}", flag(data, "warmup") ? "warm-up " : "#", num(data, "repeat") + 1);
   if (type == "job_start") {
+    m->waits.clear();
     m->status = "running";
     if (!m->text.empty() && m->text.back() != '\n') m->text += '\n';
     m->text += "-- " + round + "\n";
@@ -171,7 +196,8 @@ std::vector<std::string> RaceView::picture(int width, int height, bool colour) c
       const Machine& m = machines_[k];
       std::vector<std::string> one;
       one.push_back(paint(padded(printable(m.name) + "  " + m.status, cell), status_colour(m.status), colour));
-      one.push_back(paint(padded(m.figures, cell), Colour::dim, colour));
+      one.push_back(m.waits.empty() ? paint(padded(m.figures, cell), Colour::dim, colour)
+                                    : paint(padded(m.waits, cell), Colour::yellow, colour));
       std::vector<std::string> text = wrapped(visible(m.text), cell);
       const auto shown = static_cast<std::size_t>(lines);
       if (text.size() > shown) text.erase(text.begin(), text.end() - static_cast<std::ptrdiff_t>(shown));
@@ -210,19 +236,20 @@ void Screen::clear() {
 
 std::string race_table(const json::value& summary, int width, bool colour) {
   const std::string kind = str(summary, "kind");
-  std::vector<std::string> keys = {"ttft_ms", "gen_tokens", "gen_tokens_per_s", "total_ms"};
-  std::vector<std::string> head = {"MACHINE", "STATUS", "ENGINE",   "FIT",     "OK",
-                                   "TTFT MS", "TOKENS", "TOKENS/S", "TOTAL MS"};
-  if (kind == "compute") {
-    keys = {"primes_found", "wall_seconds", "primes_per_s"};
-    head = {"MACHINE", "STATUS", "ENGINE", "OK", "PRIMES", "SECONDS", "PRIMES/S"};
-  } else if (kind == "image") {
-    keys = {"wall_seconds", "seconds_per_image"};
-    head = {"MACHINE", "STATUS", "ENGINE", "OK", "SECONDS", "SECONDS/IMAGE"};
+  const bool compute = kind == "compute", llm = kind != "image" && !compute;
+  const auto keys = server::run_columns(kind, str(summary, "op"));
+  std::vector<std::string> head = {"MACHINE", "STATUS", "ENGINE"};
+  if (compute) head.emplace_back("WHAT");
+  if (llm) head.emplace_back("FIT");
+  head.emplace_back("OK");
+  const std::size_t first = head.size() - 1;
+  for (const server::RunColumn& one : keys) {
+    std::string word(one.label);
+    for (char& c : word) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+    head.push_back(std::move(word));
   }
   Table table(head);
   table.colour_by_status(1);
-  const std::size_t first = kind == "llm" ? 4 : 3;
   for (std::size_t i = first; i < head.size(); ++i) table.align_right(i);
   std::string notes;
   const json::value* machines = field(summary, "machines");
@@ -230,10 +257,15 @@ std::string race_table(const json::value& summary, int width, bool colour) {
     for (const auto& [key, m] : machines->get_object()) {
       const std::string name = printable(std::string_view(key));
       std::vector<std::string> row = {name, str(m, "status"), printable(str(m, "engine", "-"))};
-      if (kind == "llm") row.push_back(str(m, "fit", "-"));
+      if (compute) row.push_back(printable(what_it_did(m)));
+      if (llm) row.push_back(str(m, "fit", "-"));
       row.push_back(fmt::format("{}/{}", num(m, "ok"), num(m, "requests")));
-      for (const std::string& one : keys) row.push_back(figure(m, one));
+      for (const server::RunColumn& one : keys) row.push_back(figure(m, one.metric));
       table.row(std::move(row));
+      if (const std::string waits = str(m, "waits"); !waits.empty())
+        notes += fmt::format("{}: waits: {}\n", name, printable(waits));
+      if (const std::string cached = str(m, "cache_note"); !cached.empty())
+        notes += fmt::format("{}: {}\n", name, printable(cached));
       if (flag(m, "mock")) notes += fmt::format("{}: engine: mock ({})\n", name, printable(str(m, "mock_reason")));
       if (const std::string error = str(m, "error"); !error.empty()) {
         notes += fmt::format("{}: {}: {} {}\n", name, printable(error), printable(str(m, "message")), str(m, "advice"));

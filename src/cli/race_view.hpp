@@ -21,8 +21,9 @@ class RaceView {
  private:
   struct Machine {
     std::string name, status = "waiting", figures;
-    std::string text;  // the end of what it said
-    std::string line;  // of plain output, not ended yet
+    std::string waits;  // why nothing of it runs; "": it does, or nobody said
+    std::string text;   // the end of what it said
+    std::string line;   // of plain output, not ended yet
     int done = 0;
   };
   Machine* of(const json::value& data);

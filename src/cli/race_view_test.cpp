@@ -52,6 +52,33 @@ TEST(RaceView, ThePictureFitsTheTerminal) {
   EXPECT_NE(head.find("third  running"), std::string::npos) << "side by side";
 }
 
+TEST(RaceView, SaysWhyAMachineWaits) {
+  RaceView view({"a", "b"});
+  view.heard("job_start", data("b", "{}"));
+  EXPECT_EQ(
+      view.heard("run_lifecycle", data("a", R"({"type":"machine_waits","why":"its ollama is down","ends_in_s":30})")),
+      "[a] waits: its ollama is down; its part ends in 30 s unless that changes\n");
+  const auto shown = [&] {
+    std::string all;
+    for (const std::string& line : view.picture(120, 10, false)) all += line + "\n";
+    return all;
+  };
+  EXPECT_NE(shown().find("waits: its ollama is down"), std::string::npos);
+  view.heard("job_start", data("a", "{}"));
+  EXPECT_EQ(shown().find("waits:"), std::string::npos);
+}
+
+TEST(RaceTable, HasTheFiguresOfItsOp) {
+  const json::value summary = json::parse(R"({"kind":"compute","op":"memory","machines":{
+    "a":{"status":"completed","engine":"compute","op":"memory","n":1073741824,"ok":1,"requests":1,
+         "gb_per_s_copy":11.5,"gb_per_s_scale":12.5,"gb_per_s_add":13.5,"gb_per_s_triad":14.5,"wall_seconds":2}},
+    "ranking":{"sentence":""}})");
+  const std::string text = race_table(summary, 0, false);
+  for (const char* part : {"WHAT", "memory 1.0 GiB", "TRIAD GB/S", "14.500", "11.500"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+  EXPECT_EQ(text.find("PRIMES"), std::string::npos);
+}
+
 TEST(RaceTable, SaysWhatEachMachineDidAndWhy) {
   const json::value summary = json::parse(R"({"kind":"llm","machines":{
     "fast":{"status":"completed","engine":"ollama","fit":"GOOD","ok":3,"requests":3,"ttft_ms":12.5,"gen_tokens":64,

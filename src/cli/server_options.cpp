@@ -26,6 +26,7 @@ std::string default_data_dir() {
 }
 
 void ServerFlags::add_to(CLI::App& sub) {
+  sub_ = &sub;
   sub.add_option("--host", host, "Address to listen on (default 127.0.0.1; any other needs a token)");
   sub.add_option("--port", port, "Port of HTTP and WebSocket (default 8000; 0: a free one)")
       ->check(between(0, 65535))
@@ -70,7 +71,46 @@ server::ServerOptions ServerFlags::settle(const Context& context, const char* co
   if (!aging.empty()) options.aging = take(parse_duration(aging));
   options.retain_runs = static_cast<std::uint64_t>(keep_runs);
   if (!retain.empty()) options.retain = take(parse_duration(retain));
+  options.settings = settings(context, options);
   return options;
+}
+
+// As people gave them, for whoever asks the running server. The token itself is nobody's business.
+std::vector<server::Setting> ServerFlags::settings(const Context& context, const server::ServerOptions& settled) const {
+  std::vector<server::Setting> out;
+  const auto add = [&](const char* name, std::string value) {
+    const CLI::Option* option = sub_->get_option_no_throw(std::string("--") + name);
+    if (option == nullptr) return;
+    out.push_back({.name = name,
+                   .value = std::move(value),
+                   .from = option->count() > 0 ? "command line" : "default",
+                   .help = option->get_description()});
+  };
+  const auto or_never = [](const std::string& text) { return text.empty() ? std::string("never") : text; };
+  std::string hosts;
+  for (const std::string& one : allow_hosts) hosts += (hosts.empty() ? "" : ", ") + one;
+  add("host", host);
+  add("port", std::to_string(port));
+  add("ws-port", std::to_string(ws_port));
+  add("data", settled.data_dir);
+  if (const char* xdg = std::getenv("XDG_DATA_HOME");
+      !out.empty() && out.back().name == "data" && out.back().from == "default" && xdg != nullptr && *xdg == '/') {
+    out.back().from = "environment";
+  }
+  add("policy", policy);
+  add("aging", or_never(aging));
+  add("allow-host", hosts.empty() ? "none" : hosts);
+  add("retain", retain.empty() ? "7d" : retain);
+  add("keep-runs", std::to_string(keep_runs));
+  add("log-format", log_format);
+  add("log-level", log_level);
+  out.push_back({.name = "token",
+                 .value = settled.token.empty() ? "none" : "set",
+                 .from = settled.token.empty()        ? "default"
+                         : context.token_file.empty() ? "environment"
+                                                      : "file",
+                 .help = "What clients and workers must send (--token-file, GRANGE_TOKEN)"});
+  return out;
 }
 
 std::unique_ptr<server::Server> start_server(net::Loop& loop, const server::ServerOptions& options) {

@@ -19,6 +19,10 @@ struct ServerFlags {
   void add_to(CLI::App& sub);
   // Fills `data`; throws Exit. `command`: what was typed, for what to type instead.
   server::ServerOptions settle(const Context& context, const char* command);
+
+ private:
+  std::vector<server::Setting> settings(const Context& context, const server::ServerOptions& settled) const;
+  CLI::App* sub_ = nullptr;
 };
 
 // $XDG_DATA_HOME/grange, or ~/.local/share/grange.

@@ -85,6 +85,8 @@ StepAnswer Farm::State::on(const AttemptStarted& e, Now now, Effects& effects) {
   GRANGE_ASSERT(moved.ok());
   held.started = now.mono;
   Job& j = *job(t->id.job());
+  // Later attempts wait for a back-off; their waits say nothing of the queue.
+  if (!t->extra && t->attempt == 1) effects.waits.add(std::max(Micros{0}, now.mono - j.ready_from));
   if (!t->extra) {
     j.assigned -= 1;
     j.running += 1;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/records.hpp"
+#include "core/wait_counts.hpp"
 
 namespace grange::core {
 
@@ -60,7 +61,17 @@ struct NoteJob {
   bool paused = false, open = false;
   std::uint32_t assigned = 0;
 };
-enum class WorkerNews : std::uint8_t { connected, disconnected, lost, left, quarantined, released };
+enum class WorkerNews : std::uint8_t {
+  connected,
+  disconnected,
+  lost,
+  left,
+  quarantined,
+  released,
+  paused,
+  resumed,
+  forgotten
+};
 struct NoteWorker {
   WorkerNo worker;
   WorkerNews news{};
@@ -78,6 +89,7 @@ struct Effects {
   std::vector<NoteFailed> failed;
   std::vector<NoteJob> jobs;
   std::vector<NoteWorker> workers;
+  WaitCounts waits;  // of first attempts that started; figures only, so they make no batch
 
   bool empty() const {
     return records.empty() && assign.empty() && cancel.empty() && pause.empty() && take_back.empty() && acks.empty() &&

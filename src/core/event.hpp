@@ -76,6 +76,15 @@ struct WorkerDrain {
 struct WorkerRelease {
   WorkerNo worker;
 };  // out of quarantine
+// A person's word: nothing new goes there until it is taken back; what runs goes on. Kept while it is away.
+struct WorkerPause {
+  WorkerNo worker;
+  bool pause = true;
+};
+// It is not here, and shall not be shown any more. One that is here: conflict.
+struct WorkerForget {
+  WorkerNo worker;
+};
 struct WorkerWindow {
   WorkerNo worker;
   std::uint32_t window = 1;
@@ -173,6 +182,6 @@ struct Overslept {};
 using Event = std::variant<SubmitJob, WorkerHello, WorkerAlive, WorkerGone, WorkerDrain, WorkerWindow, AttemptStarted,
                            AttemptReturned, AttemptEnded, CheckpointTaken, CancelJob, CancelTask, RetryTasks, Tick,
                            Overslept, SubmitGraph, ExtendJob, WorkerRelease, AttemptPaused, AttemptPreempted, PauseJob,
-                           PauseTask, PauseFarm, SetUser, WorkerChanged>;
+                           PauseTask, PauseFarm, SetUser, WorkerChanged, WorkerPause, WorkerForget>;
 
 }  // namespace grange::core

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/explain_parts.hpp"
 #include "core/explain_words.hpp"
 
 namespace grange::core {
@@ -14,6 +15,22 @@ std::string joined(const std::vector<std::string>& names) {
   return names.size() > 8 ? out + " and others" : out;
 }
 
+// Services far away are many words for one thing, and a mock is none that anybody looks for.
+std::string engines_of(const std::vector<std::string>& names) {
+  constexpr std::string_view kRemote = "remote:";
+  std::vector<std::string> shown;
+  std::string remote;
+  for (const std::string& one : names) {
+    if (one.starts_with(kRemote)) {
+      remote += (remote.empty() ? "" : ", ") + one.substr(kRemote.size());
+    } else if (!one.ends_with("-mock")) {
+      shown.push_back(one);
+    }
+  }
+  if (!remote.empty()) shown.push_back("remote (" + remote + ")");
+  return joined(shown);
+}
+
 std::int64_t number(std::uint64_t n) {
   return static_cast<std::int64_t>(std::min<std::uint64_t>(n, INT64_MAX));
 }
@@ -22,8 +39,9 @@ std::int64_t number(std::uint64_t n) {
 void never(const Worker& w, const Request& r, std::vector<Reason>& why) {
   const Capacity& c = w.capacity;
   if (!std::binary_search(c.engines.begin(), c.engines.end(), r.engine)) {
-    why.push_back({.code = "engine",
-                   .text = "It needs the engine '" + r.engine + "'; this worker offers " + joined(c.engines) + "."});
+    why.push_back(
+        {.code = "engine",
+         .text = "It needs the engine '" + r.engine + "'; this worker offers " + engines_of(c.engines) + "."});
   }
   if (!r.model.empty() && !std::binary_search(c.models.begin(), c.models.end(), r.model)) {
     why.push_back(
@@ -48,6 +66,10 @@ void never(const Worker& w, const Request& r, std::vector<Reason>& why) {
         std::find_if(c.labels.begin(), c.labels.end(), [&](const auto& l) { return l.first == rule.key; });
     const bool has = label != c.labels.end() && (rule.value == "*" || rule.value == label->second);
     if (has != rule.negate) continue;
+    if (rule.key == explaining::kPinned && !rule.negate && rule.value != "*") {
+      why.push_back({.code = "pinned", .text = "It is for one worker only, and that is another one."});
+      continue;
+    }
     const std::string theirs = label == c.labels.end() ? "no label " + rule.key : label->first + "=" + label->second;
     why.push_back({.code = "label",
                    .text = std::string(rule.negate ? "It must run without the label " : "It needs the label ") +
@@ -76,6 +98,7 @@ void barred(const Farm::State& s, const Worker& w, const Demand& demand, const R
             std::vector<Reason>& why) {
   if (!w.connected) why.push_back({.code = "disconnected", .text = "It is not connected."});
   if (w.draining) why.push_back({.code = "draining", .text = "It is draining: it takes nothing new."});
+  if (w.paused) why.push_back({.code = "worker_paused", .text = "It is paused: it takes nothing new."});
   if (w.quarantined_until > now.mono) {
     why.push_back({.code = "quarantined",
                    .text = "It is in quarantine for " + words::span(w.quarantined_until - now.mono) + " more" +

@@ -68,6 +68,54 @@ TEST(Explain, NamesWhatNoWorkerHas) {
   }
 }
 
+TEST(Explain, SaysWhatWasMeantAndWhatHelps) {
+  PlanFarm f;
+  f.worker(1, Capacity{.slots = 2,
+                       .cpus_milli = 2000,
+                       .engines = {"builtin", "llm", "llm-mock", "remote:openai", "remote:replicate"},
+                       .models = {"llama3.2:1b", "phi"},
+                       .contexts = {8192, 0},
+                       .pool = "fast",
+                       .labels = {{"gpu", "a100"}, {"grange.worker", "id-1"}}});
+  f.worker(2, Capacity{.slots = 2, .cpus_milli = 2000, .engines = {"llm"}, .labels = {{"grange.worker", "id-2"}}});
+  const auto says = [&](void (*change)(Request&)) {
+    JobHeader h = f.header(1);
+    change(h.request);
+    return why(f, f.submit(h)).summary;
+  };
+  const auto has_text = [](const std::string& text, const char* part) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+  };
+  const std::string model = says([](Request& r) {
+    r.engine = "llm";
+    r.model = "llama3.2:lb";
+  });
+  has_text(model, "this worker has llama3.2:1b, phi. Did you mean 'llama3.2:1b'?");
+  has_text(model, "grange models sync llama3.2:lb --workers NAME");
+  const std::string pinned = says([](Request& r) {
+    r.engine = "llm";
+    r.model = "phi";
+    r.labels = {{"grange.worker", "id-2", false}};
+  });
+  has_text(pinned, "The nearest, worker 2: It needs the model 'phi'");
+  has_text(pinned, "grange models sync phi --workers id-2");
+  has_text(says([](Request& r) {
+             r.labels = {{"grange.worker", "id-9", false}};
+           }),
+           "It is for the worker 'id-9' only, which is not connected.");
+  has_text(says([](Request& r) { r.engine = "pythn"; }),
+           "this worker offers builtin, llm, remote (openai, replicate).");
+  has_text(says([](Request& r) { r.engine = "builtins"; }), "Did you mean 'builtin'?");
+  has_text(says([](Request& r) { r.pool = "fats"; }), "Did you mean 'fast'?");
+  has_text(says([](Request& r) { r.labels = {{"gpu", "a10", false}}; }), "Did you mean 'gpu=a100'?");
+  has_text(says([](Request& r) {
+             r.engine = "llm";
+             r.model = "llama3.2:1b";
+             r.context = 9000;
+           }),
+           "num_ctx = 8192");
+}
+
 TEST(Explain, NamesWhyWorkersCannotNow) {
   PlanFarm f(FarmOptions{.lease = Millis{1'000'000'000}});
   f.worker(1, 2, 3);

@@ -73,6 +73,7 @@ class Farm {
   void load_farm(const FarmSet& farm);
   void load_expected(WorkerNo worker);  // was connected when the server ended
   void load_quarantine(const WorkerQuarantined& worker, Now now);
+  void load_paused(WorkerNo worker);
   void loaded(Now now);
 
   // Total: every event in every state has an answer. Appends to `effects`.
@@ -95,6 +96,8 @@ class Farm {
   std::vector<WorkerView> workers() const;
   std::optional<WorkerView> worker(WorkerNo worker) const;
   std::vector<TaskView> held_by(WorkerNo worker) const;
+  // Its tasks from `from` to below `to` in at most `cells` cells; nullopt: no such live job.
+  std::optional<JobGrid> grid(JobNo job, std::uint32_t from, std::uint32_t to, std::uint32_t cells) const;
   std::vector<UserView> users() const;  // those with limits of their own or with live jobs
   std::vector<PolicyView> policies(Now now) const;
   // nullopt: no such live job, or the task has ended. index kAll: the job as a whole.

@@ -27,7 +27,7 @@ TEST(AttemptState, FollowsTheStrictTable) {
   }
 }
 
-struct Small {
+struct SmallFarm {
   Farm farm{FarmOptions{}};
   Prng prng{1};
   Effects effects;
@@ -57,7 +57,7 @@ struct Small {
 };
 
 TEST(Plan, ABlockedHeadNeverHidesWhatStandsBehindIt) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 2, 2);
   s.job(1, 5, "python", 10);  // nobody can run it
   s.job(2, 3, "builtin", 0);
@@ -67,7 +67,7 @@ TEST(Plan, ABlockedHeadNeverHidesWhatStandsBehindIt) {
 }
 
 TEST(Plan, SpreadsOverWorkersBeforeItFillsBacklogs) {
-  Small s;
+  SmallFarm s;
   for (std::uint32_t n = 1; n <= 4; ++n) s.worker(n, 2, 10);
   s.job(1, 8);
   std::map<std::uint32_t, int> per_worker;
@@ -77,7 +77,7 @@ TEST(Plan, SpreadsOverWorkersBeforeItFillsBacklogs) {
 
 TEST(Plan, HigherPriorityGoesFirstAndFifoIgnoresIt) {
   for (const auto* policy : {"priority", "fifo"}) {
-    Small s;
+    SmallFarm s;
     ASSERT_TRUE(s.farm.set_policy(policy, s.now).ok());
     s.job(1, 1, "builtin", 0);
     s.job(2, 1, "builtin", 5);
@@ -86,12 +86,12 @@ TEST(Plan, HigherPriorityGoesFirstAndFifoIgnoresIt) {
     ASSERT_EQ(sent.size(), 1u);
     EXPECT_EQ(sent[0].fence.task.job().value, std::string_view(policy) == "fifo" ? 1u : 2u);
   }
-  Small s;
+  SmallFarm s;
   EXPECT_FALSE(s.farm.set_policy("magic", s.now).ok());
 }
 
 TEST(Plan, AnIdleWorkerGetsAShareOfAnothersBacklog) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 9);
   s.job(1, 9);
   ASSERT_EQ(s.turn().size(), 9u);
@@ -102,7 +102,7 @@ TEST(Plan, AnIdleWorkerGetsAShareOfAnothersBacklog) {
 }
 
 TEST(Farm, AMillionTaskArrayCostsNoMemoryUntilItRuns) {
-  Small s;
+  SmallFarm s;
   s.job(1, 1'000'000);
   const auto view = s.farm.job({1});
   ASSERT_TRUE(view);
@@ -112,7 +112,7 @@ TEST(Farm, AMillionTaskArrayCostsNoMemoryUntilItRuns) {
 }
 
 TEST(Farm, RetriesBackOffExponentiallyThenFail) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 1);
   s.job(1, 1);
   std::vector<std::int64_t> waits;
@@ -142,7 +142,7 @@ TEST(Farm, RetriesBackOffExponentiallyThenFail) {
 }
 
 TEST(Farm, ALostWorkersTasksAreRunElsewhereAndItsLateResultIsRefused) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 1);
   s.job(1, 1);
   const auto first = s.turn().at(0).fence;
@@ -159,7 +159,7 @@ TEST(Farm, ALostWorkersTasksAreRunElsewhereAndItsLateResultIsRefused) {
 }
 
 TEST(Farm, APoisonTaskStopsAtItsCrashLimit) {
-  Small s;
+  SmallFarm s;
   s.job(1, 1);
   for (std::uint32_t crash = 1; crash <= limits::kDefaultCrashLimit; ++crash) {
     s.worker(crash, 1, 1);
@@ -174,7 +174,7 @@ TEST(Farm, APoisonTaskStopsAtItsCrashLimit) {
 }
 
 TEST(Farm, AGoodbyeIsNotACrash) {
-  Small s;
+  SmallFarm s;
   s.job(1, 1);
   for (std::uint32_t stop = 1; stop <= 2 * limits::kDefaultCrashLimit; ++stop) {
     s.worker(stop, 1, 1);
@@ -188,7 +188,7 @@ TEST(Farm, AGoodbyeIsNotACrash) {
 }
 
 TEST(Farm, LeasesDoNotEndOnWhatWasNotHeard) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 1);
   s.job(1, 1);
   const auto sent = s.turn();
@@ -200,7 +200,7 @@ TEST(Farm, LeasesDoNotEndOnWhatWasNotHeard) {
 }
 
 TEST(Plan, TakesBackAgainAfterATaskStartedInstead) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 9);
   s.job(1, 9);
   ASSERT_EQ(s.turn().size(), 9u);
@@ -223,7 +223,7 @@ TEST(Plan, TakesBackAgainAfterATaskStartedInstead) {
 }
 
 TEST(Farm, WallClockJumpsChangeNoDecision) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 1);
   s.job(1, 1);
   const auto sent = s.turn();
@@ -233,7 +233,7 @@ TEST(Farm, WallClockJumpsChangeNoDecision) {
 }
 
 TEST(Farm, ACancelCarriesItsReason) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 1);
   s.job(1, 2);
   s.turn();
@@ -253,7 +253,7 @@ TEST(Farm, ACancelCarriesItsReason) {
 }
 
 TEST(Farm, AnAttemptsFailureSaysItsStage) {
-  Small s;
+  SmallFarm s;
   s.worker(1, 1, 1);
   s.job(1, 1);
   const auto sent = s.turn();

@@ -36,7 +36,7 @@ Spare Spare::of(Worker& w) {
 }
 
 bool takes_work(const Worker& w, Now now) {
-  return w.connected && !w.draining && w.quarantined_until <= now.mono;
+  return w.connected && !w.draining && !w.paused && w.quarantined_until <= now.mono;
 }
 
 bool fits_now(const Farm::State& s, Spare& spare, const Request& r) {

@@ -2,16 +2,13 @@
 // the tasks of a job with an `each` dependency are let go one by one. The core keeps no outcome of an ended task:
 // whether a parent did well is heard when it ends, and a child that is still waiting has heard of nothing yet that
 // decides.
+#include "core/graph.hpp"
+
 #include "base/mark.hpp"
 #include "base/mutant.hpp"
-#include "core/state.hpp"
 
 namespace grange::core {
 namespace {
-
-bool waits_on(const Job& child, const Dependency& d) {
-  return !child.cancelled && (d.each ? child.one_by_one : !child.opened);
-}
 
 // Ended with its job as a range, so that no word went out about it.
 bool in_range(const Job& parent, std::uint32_t index) {
@@ -222,6 +219,7 @@ void Farm::State::set_one_by_one(Job& job, bool on) {
 void Farm::State::open_up(Job& job) {
   GRANGE_MARK("dependency_met");
   job.opened = true;
+  job.ready_from = clock;
   for (const Dependency& d : job.header.after) {
     Job* parent = d.each ? nullptr : this->job(d.job);
     if (parent != nullptr) parent->children.erase(Job::Edge::of(d, job.no));

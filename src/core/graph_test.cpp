@@ -3,7 +3,7 @@
 namespace grange::core {
 namespace {
 
-struct Small {
+struct GraphFarm {
   Farm farm{FarmOptions{}};
   Effects effects;
   Disk disk;
@@ -28,12 +28,12 @@ struct Small {
 };
 
 TEST(Graph, AChainOfAnyDepthFailsInOneStep) {
-  Small s;
+  GraphFarm s;
   SubmitGraph graph;
   constexpr std::uint32_t kDepth = 5000;
   for (std::uint32_t n = 1; n <= kDepth; ++n) {
     graph.jobs.push_back(
-        Small::job(n, 1, n == 1 ? std::vector<Dependency>{} : std::vector{Dependency{.job = {n - 1}}}));
+        GraphFarm::job(n, 1, n == 1 ? std::vector<Dependency>{} : std::vector{Dependency{.job = {n - 1}}}));
   }
   ASSERT_TRUE(s.farm.step(graph, s.now, s.effects).result.ok());
   s.farm.step(CancelJob{{1}}, s.now, s.effects);
@@ -45,9 +45,9 @@ TEST(Graph, AChainOfAnyDepthFailsInOneStep) {
 }
 
 TEST(Graph, AGreatRangeFailsByItsFirstTask) {
-  Small s;
-  s.step(Small::job(1, 1));
-  s.step(Small::job(2, limits::kFailedRange + 1, {{.job = {1}}}));
+  GraphFarm s;
+  s.step(GraphFarm::job(1, 1));
+  s.step(GraphFarm::job(2, limits::kFailedRange + 1, {{.job = {1}}}));
   s.step(CancelJob{{1}});
   s.commit();
   const auto& p = s.disk.jobs.at({2}).progress;
@@ -62,11 +62,11 @@ TEST(Graph, AGreatRangeFailsByItsFirstTask) {
 }
 
 TEST(Graph, AMapOverAnEndedMapIsAPlainRange) {
-  Small s;
-  s.step(Small::job(1, 1));
+  GraphFarm s;
+  s.step(GraphFarm::job(1, 1));
   s.step(CancelTask{TaskId::of({1}, 0)});
   s.commit();
-  SubmitJob child = Small::job(2, 1'000'000, {{.job = {1}, .each = true}});
+  SubmitJob child = GraphFarm::job(2, 1'000'000, {{.job = {1}, .each = true}});
   child.parents = {{.ended = true, .succeeded = false, .ended_badly = {{7, 8}}}};
   s.step(child);
   EXPECT_EQ(s.farm.job({2})->waiting, 999'999u);
@@ -74,10 +74,10 @@ TEST(Graph, AMapOverAnEndedMapIsAPlainRange) {
 }
 
 TEST(Graph, ARetriedParentHoldsBackWhatWasNotHandedOut) {
-  Small s;
-  s.step(Small::job(1, 2));
-  s.step(Small::job(2, 2, {{.job = {1}, .each = true}}));
-  s.step(Small::job(3, 1, {{.job = {1}, .index = 0}}));
+  GraphFarm s;
+  s.step(GraphFarm::job(1, 2));
+  s.step(GraphFarm::job(2, 2, {{.job = {1}, .each = true}}));
+  s.step(GraphFarm::job(3, 1, {{.job = {1}, .index = 0}}));
   s.step(CancelTask{TaskId::of({1}, 0)});
   s.commit();
   EXPECT_EQ(s.disk.outcomes.at(TaskId::of({2}, 0)).failure, FailureClass::dependency);
@@ -90,15 +90,15 @@ TEST(Graph, ARetriedParentHoldsBackWhatWasNotHandedOut) {
 }
 
 TEST(Graph, OfTwoParentsThatEndInOneStepTheFailedOneIsHeard) {
-  Small s;
-  SubmitJob both[] = {Small::job(1, 1), Small::job(2, 1)};
+  GraphFarm s;
+  SubmitJob both[] = {GraphFarm::job(1, 1), GraphFarm::job(2, 1)};
   for (auto& job : both) {
     job.header.deadline = {s.now.wall.ms + 1000};
     s.step(job);
   }
   // One ends well as a task, and both are over in the step that the deadline makes of the other.
-  s.step(Small::job(3, 1, {{.job = {1}, .index = 0}, {.job = {2}}}));
-  SubmitJob any = Small::job(4, 1, {{.job = {1}}, {.job = {2}}});
+  s.step(GraphFarm::job(3, 1, {{.job = {1}, .index = 0}, {.job = {2}}}));
+  SubmitJob any = GraphFarm::job(4, 1, {{.job = {1}}, {.job = {2}}});
   any.header.when = When::any_succeeded;
   s.step(any);
   s.now.mono = s.now.mono + Millis{1001};
@@ -110,13 +110,13 @@ TEST(Graph, OfTwoParentsThatEndInOneStepTheFailedOneIsHeard) {
 
 TEST(Graph, AGoodParentAndABadOneInOneStep) {
   // fail_fast ends task 1 of the parent in the step in which task 0 fails; a child waits for another's good end, too.
-  Small s;
+  GraphFarm s;
   Prng prng{1};
   s.step(WorkerHello{{1}, {.slots = 2, .cpus_milli = 2000, .engines = {"builtin"}}, 2, {}, kNoBody});
-  SubmitJob open = Small::job(1, 1);
+  SubmitJob open = GraphFarm::job(1, 1);
   open.header.open = true;
   s.step(open);
-  s.step(Small::job(2, 1, {{.job = {1}, .index = 5}, {.job = {1}, .index = 0}}));
+  s.step(GraphFarm::job(2, 1, {{.job = {1}, .index = 5}, {.job = {1}, .index = 0}}));
   s.farm.apply(s.farm.plan(s.now, prng), s.now, s.effects);
   ASSERT_EQ(s.effects.assign.size(), 1u);
   const Fence fence = s.effects.assign[0].fence;
@@ -131,10 +131,10 @@ TEST(Graph, AGoodParentAndABadOneInOneStep) {
 constexpr std::uint32_t kGreat = 1'000'000;
 
 TEST(Graph, AGreatRangeOfEachFailsByItsFirstTask) {
-  Small s;
-  s.step(Small::job(1, kGreat));
-  s.step(Small::job(2, kGreat, {{.job = {1}, .each = true}}));
-  s.step(Small::job(3, kGreat, {{.job = {2}, .each = true}}));
+  GraphFarm s;
+  s.step(GraphFarm::job(1, kGreat));
+  s.step(GraphFarm::job(2, kGreat, {{.job = {1}, .each = true}}));
+  s.step(GraphFarm::job(3, kGreat, {{.job = {2}, .each = true}}));
   s.commit();
   s.step(CancelJob{{1}});
   EXPECT_LT(s.effects.records.size(), 10u);
@@ -147,7 +147,7 @@ TEST(Graph, AGreatRangeOfEachFailsByItsFirstTask) {
     EXPECT_EQ(s.disk.outcomes.at(TaskId::of({no}, 0)).failure, FailureClass::dependency);
   }
   // At a submit, too, of a parent that is known by its ranges only.
-  SubmitJob late = Small::job(4, kGreat, {{.job = {1}, .each = true}});
+  SubmitJob late = GraphFarm::job(4, kGreat, {{.job = {1}, .each = true}});
   late.parents = {{.ended = true, .succeeded = false, .ended_badly = {{0, kGreat}}}};
   s.step(late);
   EXPECT_LT(s.effects.records.size(), 5u);
@@ -156,13 +156,13 @@ TEST(Graph, AGreatRangeOfEachFailsByItsFirstTask) {
 }
 
 TEST(Graph, WhatRunsGoesOnWhenAGreatRangeFails) {
-  Small s;
+  GraphFarm s;
   Prng prng{1};
   s.step(WorkerHello{{1}, {.slots = 1, .cpus_milli = 1000, .engines = {"builtin"}}, 1, {}, kNoBody});
-  s.step(Small::job(1, kGreat));
-  s.step(Small::job(2, kGreat, {{.job = {1}, .each = true}}));
-  s.step(Small::job(3, kGreat, {{.job = {2}, .each = true}}));
-  s.step(Small::job(4, kGreat, {{.job = {2}, .each = true}}));
+  s.step(GraphFarm::job(1, kGreat));
+  s.step(GraphFarm::job(2, kGreat, {{.job = {1}, .each = true}}));
+  s.step(GraphFarm::job(3, kGreat, {{.job = {2}, .each = true}}));
+  s.step(GraphFarm::job(4, kGreat, {{.job = {2}, .each = true}}));
   s.step(CancelJob{{4}});
   const auto assigned = [&](JobNo no) {
     s.farm.apply(s.farm.plan(s.now, prng), s.now, s.effects);
@@ -197,13 +197,13 @@ TEST(Graph, WhatRunsGoesOnWhenAGreatRangeFails) {
 }
 
 TEST(Graph, AJobWhoseRangeWasGivenUpCanBeCancelled) {
-  Small s;
-  s.step(Small::job(1, kGreat));
+  GraphFarm s;
+  s.step(GraphFarm::job(1, kGreat));
   s.step(CancelTask{TaskId::of({1}, 0)});
-  SubmitJob child = Small::job(2, kGreat, {{.job = {1}, .each = true}});
+  SubmitJob child = GraphFarm::job(2, kGreat, {{.job = {1}, .each = true}});
   child.header.when = When::all_finished;
   s.step(child);
-  SubmitJob both = Small::job(3, kGreat, {{.job = {1}, .each = true}, {.job = {2}, .each = true}});
+  SubmitJob both = GraphFarm::job(3, kGreat, {{.job = {1}, .each = true}, {.job = {2}, .each = true}});
   both.header.when = When::all_finished;
   s.step(both);
   s.step(CancelTask{TaskId::of({2}, 0)});  // lets 3/0 go
@@ -214,9 +214,9 @@ TEST(Graph, AJobWhoseRangeWasGivenUpCanBeCancelled) {
 }
 
 TEST(Graph, OverAParentThatEndedAsARangeAMapIsAPlainRange) {
-  Small s;
-  s.step(Small::job(1, kGreat));
-  SubmitJob child = Small::job(2, kGreat, {{.job = {1}, .each = true}});
+  GraphFarm s;
+  s.step(GraphFarm::job(1, kGreat));
+  SubmitJob child = GraphFarm::job(2, kGreat, {{.job = {1}, .each = true}});
   child.header.when = When::all_finished;
   s.step(child);
   s.commit();
@@ -226,11 +226,11 @@ TEST(Graph, OverAParentThatEndedAsARangeAMapIsAPlainRange) {
 }
 
 TEST(Graph, AGreatRangeIsLetGoInParts) {
-  Small s;
+  GraphFarm s;
   const std::uint32_t part = FarmOptions{}.each_at_once;
-  s.step(Small::job(1, kGreat));
-  s.step(Small::job(2, kGreat));
-  SubmitJob child = Small::job(3, kGreat, {{.job = {1}, .each = true}, {.job = {2}, .each = true}});
+  s.step(GraphFarm::job(1, kGreat));
+  s.step(GraphFarm::job(2, kGreat));
+  SubmitJob child = GraphFarm::job(3, kGreat, {{.job = {1}, .each = true}, {.job = {2}, .each = true}});
   child.header.when = When::all_finished;
   s.step(child);
   s.step(CancelTask{TaskId::of({2}, kGreat - 1)});
@@ -240,10 +240,10 @@ TEST(Graph, AGreatRangeIsLetGoInParts) {
   EXPECT_EQ(s.farm.job({3})->waiting, kGreat) << "nothing of it is decided one by one any more";
   s.commit();
   // While a parent lives, no more are ready at a time than a part; the rest follows as these are handed out.
-  s.step(Small::job(4, 3 * part));
+  s.step(GraphFarm::job(4, 3 * part));
   for (std::uint32_t i = 0; i + 1 < 3 * part; ++i) s.farm.step(CancelTask{TaskId::of({4}, i)}, s.now, s.effects);
   s.commit();
-  SubmitJob over = Small::job(5, 3 * part, {{.job = {4}, .each = true}});
+  SubmitJob over = GraphFarm::job(5, 3 * part, {{.job = {4}, .each = true}});
   over.header.when = When::all_finished;
   s.step(over);
   EXPECT_EQ(s.farm.job({5})->waiting, part);
@@ -263,11 +263,11 @@ TEST(Graph, AGreatRangeIsLetGoInParts) {
 }
 
 TEST(Graph, AParentThatFailsInATickIsHeardBeforeMoreIsLetGo) {
-  Small s;
-  SubmitJob parent = Small::job(1, 3);
+  GraphFarm s;
+  SubmitJob parent = GraphFarm::job(1, 3);
   parent.header.deadline = {s.now.wall.ms + 1000};
   s.step(parent);
-  s.step(Small::job(2, 3, {{.job = {1}, .each = true}}));
+  s.step(GraphFarm::job(2, 3, {{.job = {1}, .each = true}}));
   s.commit();
   auto again = s.disk.load({.incarnation = 2}, s.now);  // it looks for tasks to let go when it can
   s.now.mono = s.now.mono + Millis{1001};
@@ -278,10 +278,10 @@ TEST(Graph, AParentThatFailsInATickIsHeardBeforeMoreIsLetGo) {
 }
 
 TEST(Graph, AnyOfSeveralMapsIsNotForGreatRanges) {
-  Small s;
-  s.step(Small::job(1, kGreat));
-  s.step(Small::job(2, kGreat));
-  SubmitJob any = Small::job(3, kGreat, {{.job = {1}, .each = true}, {.job = {2}, .each = true}});
+  GraphFarm s;
+  s.step(GraphFarm::job(1, kGreat));
+  s.step(GraphFarm::job(2, kGreat));
+  SubmitJob any = GraphFarm::job(3, kGreat, {{.job = {1}, .each = true}, {.job = {2}, .each = true}});
   any.header.when = When::any_succeeded;
   EXPECT_EQ(s.step(any).result.error().cls, ErrorClass::invalid_argument);
   any.header.count = 1000;
@@ -292,13 +292,13 @@ TEST(Graph, AnyOfSeveralMapsIsNotForGreatRanges) {
 
 TEST(Graph, AHundredThousandChildrenOfOneJob) {
   // What a task's end costs does not grow with them, nor does a child's end: this takes minutes if it does.
-  Small s;
+  GraphFarm s;
   constexpr std::uint32_t kChildren = 100'000, kTasks = 20'000;
-  s.farm.step(Small::job(1, kTasks), s.now, s.effects);
+  s.farm.step(GraphFarm::job(1, kTasks), s.now, s.effects);
   for (std::uint32_t n = 0; n < kChildren; ++n) {
     Dependency on{.job = {1}};
     if (n % 2 == 1) on.index = n % kTasks;
-    s.farm.step(Small::job(2 + n, 1, {on}), s.now, s.effects);
+    s.farm.step(GraphFarm::job(2 + n, 1, {on}), s.now, s.effects);
   }
   for (std::uint32_t n = 0; n < kChildren / 2; ++n) s.farm.step(CancelJob{{2 + n}}, s.now, s.effects);
   s.commit();
@@ -311,10 +311,10 @@ TEST(Graph, AHundredThousandChildrenOfOneJob) {
 // ------------------------------------------------------------------------------------------------------ open children
 
 TEST(Graph, TasksAddedToAMapFollowItsParents) {
-  Small s;
-  s.step(Small::job(1, 4));
+  GraphFarm s;
+  s.step(GraphFarm::job(1, 4));
   s.step(CancelTask{TaskId::of({1}, 1)});
-  SubmitJob open = Small::job(2, 1, {{.job = {1}, .each = true}});
+  SubmitJob open = GraphFarm::job(2, 1, {{.job = {1}, .each = true}});
   open.header.open = true;
   s.step(open);
   s.commit();

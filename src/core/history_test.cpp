@@ -257,6 +257,8 @@ struct World {
       default:
         step(WorkerRelease{{w.value + 3}});
         step(WorkerDrain{{w.value + 4}});
+        step(WorkerPause{w, prng.below(2) == 0});
+        step(WorkerForget{{w.value + 4}});
     }
   }
 
@@ -390,6 +392,7 @@ struct World {
       m.window = 4;
       hello({n});
       step(WorkerRelease{{n}});
+      step(WorkerPause{{n}, false});
     }
     step(PauseFarm{false});
     for (const auto* user : {"", "ann", "bob"}) step(SetUser{user, {}});

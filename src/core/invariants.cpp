@@ -1,11 +1,7 @@
-#include "core/state.hpp"
+#include "core/graph.hpp"
 
 namespace grange::core {
 namespace {
-
-bool waits_on(const Job& child, const Dependency& d) {
-  return !child.cancelled && (d.each ? child.one_by_one : !child.opened);
-}
 
 struct Held {
   std::uint32_t assigned = 0, running = 0, frozen = 0, holds = 0;
@@ -148,6 +144,7 @@ void Farm::check_invariants() const {
     GRANGE_ASSERT(w.lease_until >= s.leases_checked_at);
     GRANGE_ASSERT(w.kinds.size() <= limits::kKinds);
     GRANGE_ASSERT(w.on_trial == (w.quarantines > 0) && (w.on_trial || w.quarantined_until == Instant{}));
+    GRANGE_ASSERT(w.paused == s.paused_workers.contains(w.no));
     held += w.held.size();
   }
   GRANGE_ASSERT(held == holds);

@@ -93,6 +93,10 @@ void Farm::load_quarantine(const WorkerQuarantined& worker, Now now) {
   s_->former[worker.worker] = std::move(owned);
 }
 
+void Farm::load_paused(WorkerNo worker) {
+  s_->paused_workers.insert(worker);
+}
+
 void Farm::load_expected(WorkerNo worker) {
   s_->expected.insert(worker);
 }
@@ -104,7 +108,7 @@ void Farm::loaded(Now now) {
   for (const auto& [no, job] : s_->jobs) all.push_back(job.get());
   std::sort(all.begin(), all.end(), [](const Job* a, const Job* b) { return a->no < b->no; });
   for (Job* job : all) {
-    job->submitted = now.mono;
+    job->submitted = job->ready_from = now.mono;
     job->waits_from = now.mono;
     s_->arm(*job, now);
     // The rest of an `each` job was given up while others of its tasks ran: of those there is a count, and no outcome.

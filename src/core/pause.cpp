@@ -10,7 +10,7 @@ StepAnswer no_job() {
 StepAnswer no_task() {
   return {Error{ErrorClass::not_found, "No such task is waiting or running.", {}}, 0, {}};
 }
-StepAnswer illegal(std::string message) {
+StepAnswer refused(std::string message) {
   return {Error{ErrorClass::invalid_state_transition, std::move(message), {}}, 0, {}};
 }
 
@@ -64,12 +64,13 @@ StepAnswer Farm::State::on(const PauseFarm& e, Now, Effects& effects) {
   return {};
 }
 
-StepAnswer Farm::State::on(const PauseJob& e, Now, Effects& effects) {
+StepAnswer Farm::State::on(const PauseJob& e, Now now, Effects& effects) {
   Job* j = job(e.job);
   if (j == nullptr) return no_job();
-  if (j->all_ended()) return illegal("This job has ended already.");
+  if (j->all_ended()) return refused("This job has ended already.");
   StepAnswer answer;
   j->paused = e.pause;
+  if (!e.pause) j->ready_from = now.mono;
   index(*j);
   touch(*j);
   for (Task* t : j->live) {
@@ -100,8 +101,8 @@ StepAnswer Farm::State::pause_task(Job& j, const PauseTask& e, Now now, Effects&
   const std::uint32_t at = e.task.index();
   Task* t = task(e.task);
   if (t == nullptr) {
-    if (j.cancelled || at < j.next_index || j.skipped.contains(at)) return illegal("This task has ended already.");
-    if (j.one_by_one) return illegal("Cannot transition from blocked to paused. Pause the job instead.");
+    if (j.cancelled || at < j.next_index || j.skipped.contains(at)) return refused("This task has ended already.");
+    if (j.one_by_one) return refused("Cannot transition from blocked to paused. Pause the job instead.");
     t = &materialize(j, at);
     park(j, *t);
     effects.records.push_back(TaskKept{.task = t->id, .parked = true});
@@ -150,7 +151,7 @@ StepAnswer Farm::State::resume_task(Job& j, const PauseTask& e, Effects& effects
   const std::uint32_t at = e.task.index();
   Task* t = task(e.task);
   if (t == nullptr) {
-    if (j.cancelled || at < j.next_index || j.skipped.contains(at)) return illegal("This task has ended already.");
+    if (j.cancelled || at < j.next_index || j.skipped.contains(at)) return refused("This task has ended already.");
     return {};  // it was not paused
   }
   if (const auto* parked = std::get_if<Parked>(&t->where)) {

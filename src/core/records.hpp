@@ -109,6 +109,11 @@ struct WorkerQuarantined {
   WallMs until{};
   std::uint32_t times = 0;  // in a row
 };
+// What people said of a worker. forgotten: shown no more, until it says hello again.
+struct WorkerMarked {
+  WorkerNo worker;
+  bool paused = false, forgotten = false;
+};
 struct UserSet {
   std::string user;
   UserLimits limits;
@@ -122,6 +127,6 @@ struct FarmSet {
 };
 
 using Record = std::variant<JobAdded, JobProgressed, TaskKept, TaskEnded, TaskReopened, AttemptFailed, CheckpointKept,
-                            WorkerSeen, JobExtended, UserSet, FarmSet, JobCancelled, WorkerQuarantined>;
+                            WorkerSeen, JobExtended, UserSet, FarmSet, JobCancelled, WorkerQuarantined, WorkerMarked>;
 
 }  // namespace grange::core

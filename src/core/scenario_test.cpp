@@ -106,6 +106,9 @@ class Scenario {
     if (command_ == "gone") return step(WorkerGone{who(), has("for_good"), has("charge")});
     if (command_ == "drain") return step(WorkerDrain{who()});
     if (command_ == "release") return step(WorkerRelease{who()});
+    if (command_ == "hold_worker") return step(WorkerPause{who(), true});
+    if (command_ == "resume_worker") return step(WorkerPause{who(), false});
+    if (command_ == "forget_worker") return step(WorkerForget{who()});
     if (command_ == "tick") return tick();
     if (command_ == "wall") return jump();
     if (command_ == "pause" || command_ == "resume") return pause(command_ == "pause");
@@ -176,7 +179,8 @@ class Scenario {
           (f.retry ? ", again in " + std::to_string((f.retry_in.count() + 500) / 1000) + " s" : ", the last"));
     }
     for (const auto& n : effects_.workers) {
-      constexpr std::array kNews = {"connected", "disconnected", "lost", "left", "quarantined", "released"};
+      constexpr std::array kNews = {"connected", "disconnected", "lost",    "left",     "quarantined",
+                                    "released",  "paused",       "resumed", "forgotten"};
       say("worker " + std::to_string(n.worker.value) + " " + kNews[static_cast<std::size_t>(n.news)] +
           (n.requeued > 0 ? ", requeued " + std::to_string(n.requeued) : ""));
     }

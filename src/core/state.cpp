@@ -171,7 +171,7 @@ Job& Farm::State::add_job(JobNo no, const JobHeader& header, Now now) {
   job.user = &user_of(header.user);
   job.user->jobs += 1;
   job.kind = kind_of(header.kind);
-  job.submitted = now.mono;
+  job.submitted = job.ready_from = now.mono;
   job.opened = std::all_of(header.after.begin(), header.after.end(), [](const Dependency& d) { return d.each; });
   enrol(job);
   return job;
@@ -443,6 +443,7 @@ void Farm::State::tick(Now now, Effects& effects) {
     Job* j = job(timer.task.job());
     if (timer.what == Timer::What::not_before) {
       j->too_early = false;
+      j->ready_from = now.mono;
       index(*j);
       touch(*j);
       continue;

@@ -92,6 +92,7 @@ struct Job {
   std::uint32_t skipped_ahead = 0;  // of these, from next_index on
   WallMs started{}, ended{};
   Instant submitted{};     // or loaded
+  Instant ready_from{};    // since then it waits for nothing but room: submitted, opened, resumed, more tasks
   bool cancelled = false;  // what was never handed out; of an `each` job, others may still run
   bool dirty = false;
   JobProgressed kept;  // what is in the journal of it
@@ -212,6 +213,7 @@ struct Worker {
   Capacity capacity;
   std::uint32_t window = 1;
   bool connected = false, draining = false;
+  bool paused = false;  // as in State::paused_workers
   Instant lease_until{};
   Instant leaves_at = Instant::never();  // by what its hello said of its life
   std::vector<Task*> held;               // assigned, running and paused; extras too
@@ -280,7 +282,8 @@ struct Farm::State {
   LeaseEpoch next_epoch = 1;
   std::uint64_t use_counter = 0;
   bool paused = false;
-  FarmSet farm_kept;  // as in the journal
+  FarmSet farm_kept;                            // as in the journal
+  std::unordered_set<WorkerNo> paused_workers;  // connected or not
 
   std::vector<Request> requests;  // by RequestId
   std::map<Request, RequestId> request_ids;
@@ -534,6 +537,8 @@ struct Farm::State {
   StepAnswer on(const WorkerAlive&, Now, Effects&);
   StepAnswer on(const WorkerGone&, Now, Effects&);
   StepAnswer on(const WorkerDrain&, Now, Effects&);
+  StepAnswer on(const WorkerPause&, Now, Effects&);
+  StepAnswer on(const WorkerForget&, Now, Effects&);
   StepAnswer on(const WorkerWindow&, Now, Effects&);
   StepAnswer on(const AttemptStarted&, Now, Effects&);
   StepAnswer on(const AttemptReturned&, Now, Effects&);

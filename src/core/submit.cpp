@@ -198,6 +198,7 @@ StepAnswer Farm::State::on(const ExtendJob& e, Now now, Effects& effects) {
   const std::uint32_t from = j->header.count;
   j->header.count += e.count;
   count_in(*j, e.count);
+  if (e.count > 0) j->ready_from = now.mono;
   if (e.count > 0 || !e.key.empty()) {
     effects.records.push_back(JobExtended{e.job, from, e.count, e.body, e.key});
   }

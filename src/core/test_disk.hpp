@@ -21,6 +21,7 @@ struct Disk {
   std::map<std::string, UserLimits> users;
   std::set<WorkerNo> connected;
   std::map<WorkerNo, WorkerQuarantined> quarantines;
+  std::set<WorkerNo> paused_workers;
   FarmSet farm_set;
 
   void fold(const Effects& effects) {
@@ -49,6 +50,13 @@ struct Disk {
   void add(const JobExtended& r) { ASSERT_TRUE(r.count > 0 || !r.key.empty()); }
   void add(const JobCancelled&) {}
   void add(const WorkerQuarantined& r) { quarantines[r.worker] = r; }
+  void add(const WorkerMarked& r) {
+    if (r.paused) {
+      paused_workers.insert(r.worker);
+    } else {
+      paused_workers.erase(r.worker);
+    }
+  }
   void add(const UserSet& r) { users[r.user] = r.limits; }
   void add(const FarmSet& r) { farm_set = r; }
 
@@ -70,6 +78,7 @@ struct Disk {
     for (const auto& [name, limits] : users) farm->load_user({name, limits});
     farm->load_farm(farm_set);
     for (const auto& [no, row] : quarantines) farm->load_quarantine(row, now);
+    for (const auto no : paused_workers) farm->load_paused(no);
     for (const auto no : connected) farm->load_expected(no);
     farm->loaded(now);
     return farm;

@@ -37,6 +37,7 @@ TaskView view_of(const Farm::State& s, const Task& task) {
         if (extra->attempt != task.attempt) v.second = extra->held()->worker;
       }
     }
+    if (held->started.us != 0) v.started = {s.wall.ms - (s.clock - held->started).count() / 1000};
     v.state = held->state == AttemptState::running  ? LiveState::running
               : held->state == AttemptState::paused ? LiveState::paused
                                                     : LiveState::assigned;
@@ -65,7 +66,8 @@ WorkerView view_of(const Farm::State& s, const Worker& w) {
       .quarantined = w.quarantined_until > s.clock,
       .failed_in_a_row = w.failed_in_a_row,
       .success = w.success,
-      .mean_run_us = w.mean_run_us};
+      .mean_run_us = w.mean_run_us,
+      .paused = w.paused};
   if (v.quarantined) v.quarantined_until = {s.wall.ms + (w.quarantined_until - s.clock).count() / 1000};
   return v;
 }

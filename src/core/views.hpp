@@ -35,6 +35,14 @@ struct TaskView {
   WorkerNo second{};     // runs a speculative attempt of it
   WallMs ready_at{};     // delayed
   bool by_hand = false;  // paused by a person
+  WallMs started{};      // of what runs
+};
+
+// A live job's tasks, counted in cells of `per_cell` from `from` on. What is none of these has ended.
+struct JobGrid {
+  std::uint32_t count = 0, from = 0, to = 0, per_cell = 1;
+  std::vector<std::uint32_t> pending, running, paused, blocked;
+  std::vector<std::uint32_t> dropped;  // cancelled before they were ever handed out, without outcomes
 };
 
 struct WorkerView {
@@ -48,6 +56,7 @@ struct WorkerView {
   WallMs quarantined_until{};
   std::uint32_t failed_in_a_row = 0;
   double success = 1, mean_run_us = 0;  // decayed
+  bool paused = false;                  // by a person
 };
 
 // How much it keeps in mind of what may be over.

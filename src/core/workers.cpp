@@ -23,6 +23,7 @@ StepAnswer Farm::State::on(const WorkerHello& e, Now now, Effects& effects) {
   w->window = std::clamp(e.window, 1u, limits::kWindow);
   w->connected = true;
   w->draining = false;
+  w->paused = paused_workers.contains(e.worker);
   w->leaves_at = e.capacity.life.count() > 0 ? now.mono + e.capacity.life : Instant::never();
   for (Task* t : w->held) no_longer_asked(*w, *t->held());
   w->eligible.clear();
@@ -135,6 +136,46 @@ StepAnswer Farm::State::on(const WorkerDrain& e, Now, Effects&) {
   Worker* w = worker(e.worker);
   if (w == nullptr) return {Error{ErrorClass::not_found, "No such worker is connected.", {}}, 0, {}};
   w->draining = true;
+  return {};
+}
+
+StepAnswer Farm::State::on(const WorkerPause& e, Now, Effects& effects) {
+  Worker* w = worker(e.worker);
+  if (e.pause == paused_workers.contains(e.worker)) return {};
+  if (!e.pause) {
+    paused_workers.erase(e.worker);
+  } else if (paused_workers.size() >= limits::kWorkers) {
+    return {Error{ErrorClass::rate_limited, "Too many workers are paused; resume some first.", {}}, 0, {}};
+  } else {
+    paused_workers.insert(e.worker);
+  }
+  effects.records.push_back(WorkerMarked{e.worker, e.pause, false});
+  effects.workers.push_back({e.worker, e.pause ? WorkerNews::paused : WorkerNews::resumed, 0});
+  if (w == nullptr) return {};
+  w->paused = e.pause;
+  if (!e.pause) return {};
+  GRANGE_MARK("worker_paused");
+  for (Task* hold : w->held) {
+    if (hold->held()->state == AttemptState::assigned) ask_back(*w, *hold, effects);
+  }
+  return {};
+}
+
+StepAnswer Farm::State::on(const WorkerForget& e, Now, Effects& effects) {
+  if (worker(e.worker) != nullptr || expected.contains(e.worker)) {
+    return {Error{ErrorClass::conflict,
+                  "This worker is connected, or may come back with what it holds: only one that is offline can be "
+                  "removed. Stop it first, or drain it.",
+                  {}},
+            0,
+            {}};
+  }
+  GRANGE_MARK("worker_forgotten");
+  former.erase(e.worker);
+  paused_workers.erase(e.worker);
+  effects.records.push_back(WorkerQuarantined{e.worker, {}, 0});
+  effects.records.push_back(WorkerMarked{e.worker, false, true});
+  effects.workers.push_back({e.worker, WorkerNews::forgotten, 0});
   return {};
 }
 

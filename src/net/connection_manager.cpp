@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/assert.hpp"
+#include "net/mono_now.hpp"
 
 namespace grange::net {
 
@@ -29,14 +30,6 @@ Millis backoff(int n, Millis first, Millis last, double jitter, Prng& prng) {
   const double factor = 1.0 + jitter * (2.0 * prng.unit() - 1.0);
   return Millis(static_cast<std::int64_t>(std::llround(std::max(0.0, capped * factor))));
 }
-
-namespace {
-
-Instant mono_now() {
-  return {std::chrono::duration_cast<Micros>(std::chrono::steady_clock::now().time_since_epoch()).count()};
-}
-
-}  // namespace
 
 struct ConnectionManager::Impl {
   class Link;

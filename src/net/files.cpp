@@ -11,7 +11,7 @@ namespace grange::net {
 
 namespace {
 
-Error failure(const std::string& what) {
+Error file_error(const std::string& what) {
   const bool full = errno == ENOSPC || errno == EDQUOT;
   const auto cls = full ? ErrorClass::storage_full : errno == ENOENT ? ErrorClass::not_found : ErrorClass::io;
   return {cls, what + ": " + std::strerror(errno) + (full ? ". Make room on the disk and try again." : "")};
@@ -30,7 +30,7 @@ std::uint64_t File::size() const {
 
 Result<InFile> InFile::open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return failure("Cannot read " + path);
+  if (fd < 0) return file_error("Cannot read " + path);
   return InFile(fd);
 }
 
@@ -44,10 +44,10 @@ std::size_t InFile::read(char* into, std::size_t n, std::uint64_t at) const {
 
 Result<OutFile> OutFile::open(const std::string& path, std::uint64_t offset) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0) return failure("Cannot write " + path);
+  if (fd < 0) return file_error("Cannot write " + path);
   OutFile file(fd);
   if (::ftruncate(fd, static_cast<off_t>(offset)) != 0 || ::lseek(fd, static_cast<off_t>(offset), SEEK_SET) < 0) {
-    return failure("Cannot write " + path);
+    return file_error("Cannot write " + path);
   }
   return file;
 }
@@ -56,7 +56,7 @@ Result<Unit> OutFile::write(std::string_view bytes) {
   while (!bytes.empty()) {
     const auto n = ::write(fd_, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failure("Cannot write a received file");
+    if (n < 0) return file_error("Cannot write a received file");
     bytes.remove_prefix(static_cast<std::size_t>(n));
   }
   return {};

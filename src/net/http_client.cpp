@@ -7,16 +7,13 @@
 #include "net/circuit_breaker.hpp"
 #include "net/dialing.hpp"
 #include "net/http_transfer.hpp"
+#include "net/mono_now.hpp"
 #include "net/scope.hpp"
 #include "net/sockets.hpp"
 
 namespace grange::net {
 
 namespace {
-
-Instant mono_now() {
-  return {std::chrono::duration_cast<Micros>(std::chrono::steady_clock::now().time_since_epoch()).count()};
-}
 
 using JobPtr = std::shared_ptr<Transfer>;
 using ConnPtr = std::shared_ptr<ClientConn>;

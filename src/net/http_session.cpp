@@ -256,7 +256,13 @@ asio::awaitable<bool> HttpSession::upgrade(HttpRequest head) {
   WebSocket::Setup setup{core_->options.idle, peer_, std::move(place_)};
   upgrading_ = std::make_shared<WebSocket>(core_->loop, std::move(socket_), std::move(setup));
   const std::string_view behind(static_cast<const char*>(in_.data().data()), in_.size());
-  const error_code ec = co_await upgrading_->accept(parser_->get(), behind);
+  std::string subprotocol;
+  if (const auto* offered = find_header(head.headers, "sec-websocket-protocol"); offered != nullptr) {
+    for (const std::string& ours : core_->options.subprotocols) {
+      if (subprotocol.empty() && has_token(*offered, ours)) subprotocol = ours;
+    }
+  }
+  const error_code ec = co_await upgrading_->accept(parser_->get(), behind, std::move(subprotocol));
   const auto socket = std::move(upgrading_);
   if (ec || shut_) {
     socket->drop();

@@ -57,7 +57,8 @@ struct ListenerOptions {
   // Beyond loopback names and `host`: names by which the server may be called, and whose web pages may use it: those at
   // any port of "farm.lan", only at that one of "farm.lan:3000". Other pages must come from this very port.
   std::vector<std::string> allowed_hosts = {};
-  bool websocket_only = false;  // the alias on 9000: WebSocket at any path
+  bool websocket_only = false;                 // the alias on 9000: WebSocket at any path
+  std::vector<std::string> subprotocols = {};  // of WebSocket: the first of ours that a client names is its answer
   Millis idle{60'000};
   Millis body_window = limits::kBodyWindow;
   Bytes body_budget = limits::kBodiesInFlight;

@@ -110,11 +110,14 @@ asio::awaitable<Result<Unit>> WebSocket::secure(std::shared_ptr<TlsContext> cont
   return stream_->next_layer().next_layer().secure(std::move(context), std::move(url));
 }
 
-asio::awaitable<error_code> WebSocket::accept(const http::request<SinkBody>& request, std::string_view behind) {
+asio::awaitable<error_code> WebSocket::accept(const http::request<SinkBody>& request, std::string_view behind,
+                                              std::string subprotocol) {
   auto& early = stream_->next_layer().buffer();
   early.commit(asio::buffer_copy(early.prepare(behind.size()), asio::buffer(behind)));
-  stream_->set_option(
-      ws::stream_base::decorator([](ws::response_type& response) { response.set(http::field::server, "grange"); }));
+  stream_->set_option(ws::stream_base::decorator([subprotocol = std::move(subprotocol)](ws::response_type& response) {
+    response.set(http::field::server, "grange");
+    if (!subprotocol.empty()) response.set(http::field::sec_websocket_protocol, subprotocol);
+  }));
   error_code ec;
   co_await stream_->async_accept(request, into(ec));
   co_return ec;

@@ -24,7 +24,8 @@ class WebSocket final : public Connection, public std::enable_shared_from_this<W
 
   // First a handshake, as a server or as a client; drop() ends it early.
   // `behind`: what was read behind the request.
-  asio::awaitable<error_code> accept(const http::request<SinkBody>& request, std::string_view behind);
+  asio::awaitable<error_code> accept(const http::request<SinkBody>& request, std::string_view behind,
+                                     std::string subprotocol);
   struct Answer {
     error_code ec;
     bool refused = false;  // by a whole HTTP answer: `status` and `body` say how

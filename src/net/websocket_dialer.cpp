@@ -69,7 +69,7 @@ Error refusal(const Url& url, int status, const std::string& said) {
   }
 }
 
-Error failure(const Url& url, const WebSocket::Answer& answer) {
+Error dial_error(const Url& url, const WebSocket::Answer& answer) {
   static const auto& http_rules = http::make_error_code(http::error::bad_method).category();
   static const auto& websocket_rules = ws::make_error_code(ws::error::no_upgrade).category();
   const std::string where = host_port(url.host, url.port);
@@ -98,7 +98,7 @@ asio::awaitable<void> dial_once(std::shared_ptr<Dial> dial, std::shared_ptr<Scop
     std::string host = host_header(url);
     const WebSocket::Answer answer =
         co_await dial->socket->shake_hands(std::move(host), url.target, std::move(headers));
-    if (answer.ec) why = failure(url, answer);
+    if (answer.ec) why = dial_error(url, answer);
   }
   if (dial->late)
     why = Error{ErrorClass::timeout, fmt::format("{} did not open the connection in {} s.",

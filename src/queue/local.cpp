@@ -74,6 +74,12 @@ class Engine final : public LocalQueue {
   void release_worker(WorkerNo worker, std::function<void(Result<>)> done) override {
     put(ReleaseWorkerCall{worker, std::move(done)});
   }
+  void pause_worker(WorkerNo worker, bool pause, std::function<void(Result<>)> done) override {
+    put(PauseWorkerCall{worker, pause, std::move(done)});
+  }
+  void forget_worker(WorkerNo worker, std::function<void(Result<>)> done) override {
+    put(ForgetWorkerCall{worker, std::move(done)});
+  }
   void cancel(JobNo job, std::optional<std::uint32_t> index, std::string reason,
               std::function<void(Result<std::uint32_t>)> done) override {
     put(CancelCall{job, index, std::move(reason), std::move(done)});

@@ -43,6 +43,15 @@ struct ReleaseWorkerCall {
   WorkerNo worker;
   std::function<void(Result<>)> done;
 };
+struct PauseWorkerCall {
+  WorkerNo worker;
+  bool pause = true;
+  std::function<void(Result<>)> done;
+};
+struct ForgetWorkerCall {
+  WorkerNo worker;
+  std::function<void(Result<>)> done;
+};
 struct SetPolicyCall {
   std::string name;
   std::function<void(Result<>)> done;
@@ -65,7 +74,7 @@ struct UnsentCall {
 };
 using Call = std::variant<SubmitCall, GraphCall, ExtendCall, HelloCall, ReportCall, CancelCall, RetryCall, PauseCall,
                           PauseFarmCall, SetUserCall, AliveCall, GoneCall, DrainCall, ReleaseWorkerCall, SetPolicyCall,
-                          ForgetAllCall, InspectCall, MaintainCall, UnsentCall>;
+                          ForgetAllCall, InspectCall, MaintainCall, UnsentCall, PauseWorkerCall, ForgetWorkerCall>;
 
 // One transaction, and what waits for it.
 struct Batch {

@@ -183,7 +183,17 @@ struct Failed {
   bool will_retry = false;
   Millis retry_in{};
 };
-enum class WorkerChangeKind : std::uint8_t { connected, disconnected, lost, left, quarantined, released };
+enum class WorkerChangeKind : std::uint8_t {
+  connected,
+  disconnected,
+  lost,
+  left,
+  quarantined,
+  released,
+  paused,
+  resumed,
+  forgotten
+};
 struct WorkerChange {
   WorkerNo worker;
   WorkerChangeKind kind{};
@@ -204,6 +214,8 @@ struct Delivery {
 
 struct QueueCounters {
   std::uint64_t events = 0, batches = 0, commits = 0, commit_us = 0, tasks_ended = 0, assigned = 0;
+  std::uint64_t submitted = 0, completed = 0, failed = 0;  // tasks, since the start
+  core::WaitCounts waits;                                  // of tasks that started, since the start
   bool storage_full = false;
 };
 
@@ -223,6 +235,9 @@ class Queue {
                     bool for_good) = 0;     // connection lost; for_good: it said goodbye
   virtual void drain(WorkerNo worker) = 0;  // no new work for it
   virtual void release_worker(WorkerNo worker, std::function<void(Result<>)> done) = 0;  // out of quarantine
+  // Nothing new for it, until it is resumed; what it runs goes on.
+  virtual void pause_worker(WorkerNo worker, bool pause, std::function<void(Result<>)> done) = 0;
+  virtual void forget_worker(WorkerNo worker, std::function<void(Result<>)> done) = 0;  // conflict while it is here
   // index nullopt: the whole job. Answers: the number of tasks cancelled. not_found, invalid_state_transition (ended).
   virtual void cancel(JobNo job, std::optional<std::uint32_t> index, std::string reason,
                       std::function<void(Result<std::uint32_t>)> done) = 0;

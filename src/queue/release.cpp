@@ -92,9 +92,16 @@ void Turn::release(Batch& batch, store::Store& store, const Deliver& deliver, st
     out.failed.push_back(
         {f.task, f.attempt, f.worker, f.failure, f.stage, results.message(f.body), f.retry, f.retry_in});
   }
+  std::uint64_t submitted = 0, completed = 0, failed = 0;
   for (const auto& record : effects.records) {
     const auto* e = std::get_if<core::TaskEnded>(&record);
-    if (e == nullptr) continue;
+    if (e == nullptr) {
+      if (const auto* job = std::get_if<core::JobAdded>(&record)) submitted += job->header.count;
+      if (const auto* more = std::get_if<core::JobExtended>(&record)) submitted += more->count;
+      continue;
+    }
+    completed += e->end == core::TaskEnd::completed ? 1 : 0;
+    failed += e->end == core::TaskEnd::failed ? 1 : 0;
     out.ended.push_back({e->task, e->end, e->failure, e->attempt, e->worker, e->run_us, results.get(e->body)});
   }
   for (const auto& j : effects.jobs) {
@@ -103,12 +110,19 @@ void Turn::release(Batch& batch, store::Store& store, const Deliver& deliver, st
     t.pages->ended(j.job);
     t.inputs->ended(j.job);
   }
-  static_assert(static_cast<int>(WorkerChangeKind::released) == static_cast<int>(core::WorkerNews::released));
+  static_assert(static_cast<int>(WorkerChangeKind::forgotten) == static_cast<int>(core::WorkerNews::forgotten));
   for (const auto& w : effects.workers) {
     out.workers.push_back({w.worker, static_cast<WorkerChangeKind>(w.news), w.requeued});
   }
   t.tasks_ended.fetch_add(out.ended.size(), std::memory_order_relaxed);
   t.assigned.fetch_add(out.assign.size(), std::memory_order_relaxed);
+  if (submitted + completed + failed + effects.waits.total() > 0) {
+    const std::lock_guard lock(t.mutex);
+    t.submitted += submitted;
+    t.completed += completed;
+    t.failed += failed;
+    t.waits.add(effects.waits);
+  }
 
   for (auto& answer : batch.answers) answer();
   deliver(std::move(out));

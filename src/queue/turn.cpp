@@ -42,6 +42,7 @@ Result<> Turn::load(store::Store& store, Now now) {
     t.last_worker = std::max(t.last_worker, w.worker.value);
     if (w.connected) farm.load_expected(w.worker);
     farm.load_quarantine(w.quarantine, now);
+    if (w.paused) farm.load_paused(w.worker);
   }
   farm.loaded(now);
   return {};
@@ -98,6 +99,11 @@ QueueCounters Turn::counters() const {
   c.batches = impl_->batches.load();
   c.tasks_ended = impl_->tasks_ended.load();
   c.assigned = impl_->assigned.load();
+  const std::lock_guard lock(impl_->mutex);
+  c.submitted = impl_->submitted;
+  c.completed = impl_->completed;
+  c.failed = impl_->failed;
+  c.waits = impl_->waits;
   return c;
 }
 
@@ -206,6 +212,14 @@ void Turn::Impl::on(DrainCall& call, Now now) {
 
 void Turn::Impl::on(ReleaseWorkerCall& call, Now now) {
   answer(call.done, step(core::WorkerRelease{call.worker}, now).result);
+}
+
+void Turn::Impl::on(PauseWorkerCall& call, Now now) {
+  answer(call.done, step(core::WorkerPause{call.worker, call.pause}, now).result);
+}
+
+void Turn::Impl::on(ForgetWorkerCall& call, Now now) {
+  answer(call.done, step(core::WorkerForget{call.worker}, now).result);
 }
 
 void Turn::Impl::on(UnsentCall& call, Now now) {

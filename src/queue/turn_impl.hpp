@@ -53,6 +53,8 @@ struct Turn::Impl {
   std::vector<JobNo> committed_ends;
   std::vector<std::string> committed_extends;
   std::atomic<std::uint64_t> events{0}, batches{0}, tasks_ended{0}, assigned{0};
+  std::uint64_t submitted = 0, completed = 0, failed = 0;  // of tasks; these and the waits under `mutex`
+  core::WaitCounts waits;
 
   // ---- turn.cpp
   bool has_batch() const { return !batch.empty() || farm->dirty(); }
@@ -77,6 +79,8 @@ struct Turn::Impl {
   void on(GoneCall& call, Now now);
   void on(DrainCall& call, Now now);
   void on(ReleaseWorkerCall& call, Now now);
+  void on(PauseWorkerCall& call, Now now);
+  void on(ForgetWorkerCall& call, Now now);
   void on(UnsentCall& call, Now now);
   void on(InspectCall& call, Now now);
   void on(MaintainCall& call, Now now);

@@ -3,8 +3,36 @@
 #include <openssl/crypto.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace grange::server {
+namespace {
+
+constexpr std::string_view kTokenSubprotocol = "grange.bearer.";
+
+std::optional<std::string> from_base64url(std::string_view text) {
+  while (text.ends_with('=')) text.remove_suffix(1);
+  std::string out;
+  std::uint32_t bits = 0;
+  int n = 0;
+  for (const char c : text) {
+    int value = -1;
+    if (c >= 'A' && c <= 'Z') value = c - 'A';
+    if (c >= 'a' && c <= 'z') value = c - 'a' + 26;
+    if (c >= '0' && c <= '9') value = c - '0' + 52;
+    if (c == '-' || c == '+') value = 62;
+    if (c == '_' || c == '/') value = 63;
+    if (value < 0) return std::nullopt;
+    bits = (bits << 6 | static_cast<std::uint32_t>(value)) & 0xFFFFFF;
+    n += 6;
+    if (n < 8) continue;
+    n -= 8;
+    out.push_back(static_cast<char>(bits >> n & 0xFF));
+  }
+  return out;
+}
+
+}  // namespace
 
 std::string_view name(Action action) {
   switch (action) {
@@ -78,6 +106,12 @@ std::string_view name(Action action) {
       return "list_models";
     case Action::keep_session:
       return "keep_session";
+    case Action::pause_worker:
+      return "pause_worker";
+    case Action::forget_worker:
+      return "forget_worker";
+    case Action::see_settings:
+      return "see_settings";
   }
   return "unknown";
 }
@@ -111,6 +145,28 @@ Result<Principal> Authenticator::identify(const net::HttpRequest& head) const {
     return Error{ErrorClass::unauthenticated, "The Authorization header must read \"Bearer TOKEN\"."};
   }
   sent.remove_prefix(scheme.size());
+  return check(sent);
+}
+
+Result<Principal> Authenticator::identify_socket(const net::HttpRequest& head) const {
+  const auto offered = head.headers.find("sec-websocket-protocol");
+  if (token_.empty() || head.headers.contains("authorization") || offered == head.headers.end()) return identify(head);
+  std::string_view list = offered->second;
+  while (!list.empty()) {
+    const std::size_t comma = list.find(',');
+    std::string_view one = list.substr(0, comma);
+    list = comma == std::string_view::npos ? std::string_view{} : list.substr(comma + 1);
+    while (!one.empty() && (one.front() == ' ' || one.front() == '\t')) one.remove_prefix(1);
+    while (!one.empty() && (one.back() == ' ' || one.back() == '\t')) one.remove_suffix(1);
+    if (!one.starts_with(kTokenSubprotocol)) continue;
+    const auto token = from_base64url(one.substr(kTokenSubprotocol.size()));
+    if (!token) return Error{ErrorClass::unauthenticated, "What follows \"grange.bearer.\" is not base64url."};
+    return check(*token);
+  }
+  return identify(head);
+}
+
+Result<Principal> Authenticator::check(std::string_view sent) const {
   // A wrong length may show in the time taken; what the token is does not.
   if (sent.size() != token_.size() || CRYPTO_memcmp(sent.data(), token_.data(), token_.size()) != 0) {
     return Error{ErrorClass::unauthenticated,

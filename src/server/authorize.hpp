@@ -57,6 +57,9 @@ enum class Action : std::uint8_t {
   use_models,   // through the gateway
   list_models,  // that it offers
   keep_session,
+  pause_worker,
+  forget_worker,
+  see_settings,
 };
 std::string_view name(Action action);
 
@@ -73,8 +76,12 @@ class Authenticator {
   explicit Authenticator(std::string token) : token_(std::move(token)) {}
   // unauthenticated: a token was sent, and it is wrong. No token at all where one is wanted: anonymous.
   Result<Principal> identify(const net::HttpRequest& head) const;
+  // Of a WebSocket: a browser cannot set headers there, so its token may come as a subprotocol,
+  // "grange.bearer." + the token in base64url. A header goes first.
+  Result<Principal> identify_socket(const net::HttpRequest& head) const;
 
  private:
+  Result<Principal> check(std::string_view sent) const;
   std::string token_;
 };
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kOutcomesFrame = limits::kFrame / 4;  // a frame of outcomes is sent when it has grown to this
 constexpr std::size_t kFollowedJobs = 10'000;
-constexpr Micros kRetry{500'000};  // after a look at the store that failed
+constexpr Micros kLookAgain{500'000};  // after a look at the store that failed
 
 void fill(pb::Outcome& out, const core::ResultBody& body) {
   if (!body.value.empty()) out.set_value(body.value);
@@ -94,7 +94,7 @@ void ClientSession::look_for_end(JobNo job) {
 
 // A look at the store failed: too many questions wait there, or worse. The tick asks again.
 void ClientSession::try_later() {
-  if (!retry_at_) retry_at_ = s_.clock.now().mono + kRetry;
+  if (!retry_at_) retry_at_ = s_.clock.now().mono + kLookAgain;
 }
 
 void ClientSession::retry() {

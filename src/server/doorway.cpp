@@ -28,14 +28,14 @@ Doorway::~Doorway() {
 }
 
 Result<> Doorway::authorize(const net::HttpRequest& head) const {
-  auto who = s_.authenticator.identify(head);
+  auto who = s_.authenticator.identify_socket(head);
   if (!who) return std::move(who).error();
   if (s_.stopping) return Error{ErrorClass::unavailable, "The server is stopping. Try again when it is back."};
   return server::authorize(*who, Action::keep_session, {"session"});
 }
 
 void Doorway::enter(net::ConnectionPtr connection, const net::HttpRequest& head) {
-  auto who = s_.authenticator.identify(head);
+  auto who = s_.authenticator.identify_socket(head);
   if (!who) return connection->close(close_code::policy, "unauthenticated");
   const auto socket = std::make_shared<Socket>(std::move(connection), std::move(*who));
   sockets_.insert(socket);

@@ -99,7 +99,7 @@ void Events::publish(Topic topic, JobNo job, const std::string& job_id, std::str
   fact.json =
       fmt::format(R"({{"event":{},"topic":"{}","type":"{}",{}"time":"{}","data":{}}})", fact.number, name(topic), type,
                   of_job, iso_time(at), data_json.empty() ? std::string_view("{}") : data_json);
-  ring_.push_back(std::move(fact));
+  ring_.push_back(std::make_shared<const Fact>(std::move(fact)));
   if (ring_.size() > kept_) ring_.pop_front();
   std::vector<Follower> awake;
   for (const auto& [id, state] : followers_) {
@@ -112,7 +112,9 @@ std::optional<Events::Follower> Events::follow(Topics topics, std::optional<std:
   if (followers_.size() >= limits::kFollowers) return std::nullopt;
   const Follower id = ++last_follower_;
   if (of_tasks(topics)) ++task_followers_;
-  followers_.emplace(id, State{.topics = std::move(topics), .sink = std::move(sink), .cursor = from.value_or(next_)});
+  followers_.emplace(id, State{.topics = std::move(topics),
+                               .sink = std::make_shared<const Sink>(std::move(sink)),
+                               .cursor = from.value_or(next_)});
   catch_up(id);
   return id;
 }
@@ -149,15 +151,15 @@ void Events::catch_up(Follower id) {
     state.busy = true;
     if (state.cursor < first || state.cursor > next_) {
       state.cursor = next_;
-      const auto gap = state.sink.gap;
-      more = gap(next_);
+      const auto sink = state.sink;
+      more = sink->gap(next_);
     } else {
-      const Fact& fact = ring_[static_cast<std::size_t>(state.cursor - first)];
+      // Held here: the sink may publish, which moves the ring.
+      const std::shared_ptr<const Fact> fact = ring_[static_cast<std::size_t>(state.cursor - first)];
       ++state.cursor;
-      if (state.topics.wants(fact)) {
-        const auto say = state.sink.fact;
-        const Fact copy = fact;  // the sink may publish, which moves the ring
-        more = say(copy);
+      if (state.topics.wants(*fact)) {
+        const auto sink = state.sink;
+        more = sink->keep ? sink->keep(fact) : sink->fact(*fact);
       }
     }
     const auto after = followers_.find(id);

@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -44,6 +45,8 @@ class Events {
   struct Sink {
     std::function<bool(const Fact&)> fact;        // false: taken, but hold back until writable()
     std::function<bool(std::uint64_t next)> gap;  // what lies before `next` is not here any more
+    // Instead of `fact`, for who keeps it a while.
+    std::function<bool(const std::shared_ptr<const Fact>&)> keep = {};
   };
   using Follower = std::uint64_t;
 
@@ -65,7 +68,7 @@ class Events {
  private:
   struct State {
     Topics topics;
-    Sink sink;
+    std::shared_ptr<const Sink> sink;  // held while it is called: it may unfollow in there
     std::uint64_t cursor = 0;
     bool held = false;
     bool busy = false;  // its sink is being called: it may unfollow or become writable in there
@@ -77,7 +80,7 @@ class Events {
 
   std::uint64_t next_;
   std::size_t kept_;
-  std::deque<Fact> ring_;
+  std::deque<std::shared_ptr<const Fact>> ring_;
   std::map<Follower, State> followers_;
   Follower last_follower_ = 0;
   std::size_t task_followers_ = 0;

@@ -5,7 +5,7 @@
 
 namespace grange::server {
 namespace {
-constexpr std::size_t kKept = 50'000;
+constexpr std::size_t kJobsKept = 50'000;
 constexpr std::size_t kKeptBytes = 64 * MiB;
 constexpr std::size_t kGrown = 10'000;
 }  // namespace
@@ -75,7 +75,7 @@ void JobBook::grew(JobNo job, std::uint32_t count) {
 }
 
 void JobBook::trim() {
-  while (recent_.size() > 1 && (recent_.size() > kKept || bytes_ > kKeptBytes)) {
+  while (recent_.size() > 1 && (recent_.size() > kJobsKept || bytes_ > kKeptBytes)) {
     const auto it = known_.find(recent_.back());
     bytes_ -= it->second.meta->bytes + 512;
     by_id_.erase(it->second.meta->id);

@@ -92,7 +92,8 @@ void JobNews::deliver(const queue::Delivery& delivery) {
   }
   for (const queue::WorkerChange& change : delivery.workers) {
     static constexpr std::string_view types[] = {"worker_connected", "worker_disconnected", "worker_lost",
-                                                 "worker_left",      "worker_quarantined",  "worker_released"};
+                                                 "worker_left",      "worker_quarantined",  "worker_released",
+                                                 "worker_paused",    "worker_resumed",      "worker_forgotten"};
     const auto kind = static_cast<std::size_t>(change.kind);
     if (kind >= std::size(types)) continue;
     if (change.kind == queue::WorkerChangeKind::quarantined)

@@ -13,6 +13,8 @@ namespace grange::server {
 namespace {
 
 constexpr std::size_t kCodeBytes = 64 * MiB;
+constexpr Millis kBatchLeast{100}, kBatchMost{5000};
+constexpr std::size_t kBatchBytes = 1 * MiB;  // told before its time
 
 std::string cancel_reason(const wire::JsonMessage& message) {
   const json::value* reason = message.data.if_contains("reason");
@@ -169,8 +171,7 @@ void JsonSession::act(const wire::JsonMessage& message) {
     case JsonKind::subscribe:
       return subscribe(message);
     case JsonKind::unsubscribe:
-      if (follower_) s_.events->unfollow(*follower_);
-      follower_.reset();
+      unsubscribe();
       return send(wire::json_frame("unsubscribed", "", "", "{}"));
   }
 }
@@ -305,29 +306,79 @@ void JsonSession::subscribe(const wire::JsonMessage& message) {
       number != nullptr && number->is_int64() && number->get_int64() >= 0) {
     from = static_cast<std::uint64_t>(number->get_int64());
   }
-  if (follower_) s_.events->unfollow(*follower_);
+  Millis every{0};
+  if (const json::value* wish = message.data.if_contains("every_ms"); wish != nullptr && !wish->is_null()) {
+    if (!wish->is_int64() || wish->get_int64() < kBatchLeast.count() || wish->get_int64() > kBatchMost.count()) {
+      return refuse(
+          {ErrorClass::invalid_argument, fmt::format("\"data.every_ms\" must be a whole number from {} to {}.",
+                                                     kBatchLeast.count(), kBatchMost.count())},
+          "");
+    }
+    every = Millis{wish->get_int64()};
+  }
+  unsubscribe();
   send(wire::json_frame("subscribed", "", "", fmt::format(R"({{"next":{}}})", from.value_or(s_.events->next()))));
-  const std::weak_ptr<JsonSession> weak = weak_from_this();
-  follower_ = s_.events->follow(
-      std::move(*topics), from,
-      {.fact =
-           [weak](const Fact& fact) {
-             const auto self = weak.lock();
-             return self != nullptr && self->socket_ != nullptr &&
-                    self->socket_->send(wire::json_frame("event", fact.job_id, "", fact.json), false);
-           },
-       .gap =
-           [weak](std::uint64_t next) {
-             const auto self = weak.lock();
-             return self != nullptr && self->socket_ != nullptr &&
-                    self->socket_->send(wire::json_frame("gap", "", "", fmt::format(R"({{"next":{}}})", next)), false);
-           }});
+  follower_ = s_.events->follow(std::move(*topics), from, every.count() == 0 ? told_at_once() : told_in_batches(every));
   if (!follower_) refuse({ErrorClass::rate_limited, "Too many followers of events."}, "");
+}
+
+Events::Sink JsonSession::told_at_once() {
+  const std::weak_ptr<JsonSession> weak = weak_from_this();
+  return {.fact =
+              [weak](const Fact& fact) {
+                const auto self = weak.lock();
+                return self != nullptr && self->socket_ != nullptr &&
+                       self->socket_->send(wire::json_frame("event", fact.job_id, "", fact.json), false);
+              },
+          .gap =
+              [weak](std::uint64_t next) {
+                const auto self = weak.lock();
+                return self != nullptr && self->socket_ != nullptr &&
+                       self->socket_->send(wire::json_frame("gap", "", "", fmt::format(R"({{"next":{}}})", next)),
+                                           false);
+              }};
+}
+
+Events::Sink JsonSession::told_in_batches(Millis every) {
+  const std::weak_ptr<JsonSession> weak = weak_from_this();
+  batch_due_ = s_.loop.every(every, [weak] {
+    if (const auto self = weak.lock(); self != nullptr && !self->behind_) self->behind_ = !self->tell_batch();
+  });
+  Events::Sink sink;
+  sink.gap = [weak](std::uint64_t next) {
+    const auto self = weak.lock();
+    if (self == nullptr || self->socket_ == nullptr) return false;
+    self->batch_.clear();  // the snapshot that follows has it
+    return self->socket_->send(wire::json_frame("gap", "", "", fmt::format(R"({{"next":{}}})", next)), false);
+  };
+  sink.keep = [weak](const std::shared_ptr<const Fact>& fact) {
+    const auto self = weak.lock();
+    if (self == nullptr || self->socket_ == nullptr) return false;
+    self->batch_.add(fact);
+    if (self->batch_.bytes() >= kBatchBytes && !self->behind_) self->behind_ = !self->tell_batch();
+    return !self->behind_;
+  };
+  return sink;
+}
+
+// False: hold back until writable().
+bool JsonSession::tell_batch() {
+  if (batch_.empty() || socket_ == nullptr) return true;
+  return socket_->send(wire::json_frame("events", "", "", batch_.take()), false);
+}
+
+void JsonSession::unsubscribe() {
+  if (follower_) s_.events->unfollow(*follower_);
+  follower_.reset();
+  batch_due_.reset();
+  batch_.clear();
+  behind_ = false;
 }
 
 // ---------------------------------------------------------------------------------------------------- both
 
 void JsonSession::writable() {
+  behind_ = false;
   if (follower_) s_.events->writable(*follower_);
 }
 
@@ -336,8 +387,7 @@ void JsonSession::closed(const Error&) {
   socket_ = nullptr;
   for (const auto& [job, watch] : awaited_) owner_.watch_.unwatch(job, watch);
   awaited_.clear();
-  if (follower_) s_.events->unfollow(*follower_);
-  follower_.reset();
+  unsubscribe();
   if (!worker_id_.empty()) owner_.workers_.let_go(worker_id_);
   if (worker_ == Worker::yes) {
     worker_ = Worker::no;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "server/api/operations.hpp"
+#include "server/event_batch.hpp"
 #include "server/socket.hpp"
 #include "server/task_output.hpp"
 #include "server/worker_hub.hpp"
@@ -49,6 +50,10 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
   void task_end(const wire::JsonMessage& message);
   void progress(const wire::JsonMessage& message);
   void subscribe(const wire::JsonMessage& message);
+  Events::Sink told_at_once();
+  Events::Sink told_in_batches(Millis every);
+  bool tell_batch();
+  void unsubscribe();
   void hand_out();
   void settled();
   void busy(bool yes);
@@ -64,6 +69,10 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
   // as a client
   std::map<JobNo, std::uint64_t> awaited_;  // job -> watch
   std::optional<Events::Follower> follower_;
+  // Of a follower who wants to hear in batches.
+  EventBatch batch_;
+  std::unique_ptr<net::Timer> batch_due_;
+  bool behind_ = false;  // does not read what it was sent
   // as a worker
   enum class Worker { no, joining, yes } worker_ = Worker::no;
   std::string worker_id_;

@@ -111,8 +111,8 @@ TEST_F(JsonWorker, WhatWaitsBehindACancelledTaskCanBeCancelledToo) {
 }
 
 TEST_F(JsonWorker, ALoopThatComputesKeepsItsTask) {
-  lease_ = Millis{600};
-  heartbeat_ = Millis{200};
+  lease_ = Millis{450};
+  heartbeat_ = Millis{150};
   start();
   submit("a");
   net::Loop elsewhere;
@@ -121,12 +121,12 @@ TEST_F(JsonWorker, ALoopThatComputesKeepsItsTask) {
     Line worker(elsewhere, ws());
     worker.say(R"({"type":"register_worker","worker_id":"w"})");
     ASSERT_EQ(worker.hear().at("type").as_string(), "assign_task");
-    elsewhere.call([] { std::this_thread::sleep_for(1500ms); });  // longer than two leases: no pong, no word
+    elsewhere.call([] { std::this_thread::sleep_for(1000ms); });  // longer than two leases: no pong, no word
     EXPECT_EQ(get("/api/workers").as_array().at(0).as_object().at("connected").as_bool(), true);
     worker.say(R"({"type":"task_result","data":{"result":"slow"}})");
     EXPECT_EQ(result_of("a"), "\"slow\"");
     // And without a task it answers pings, so it stays.
-    std::this_thread::sleep_for(1500ms);
+    std::this_thread::sleep_for(1000ms);
     EXPECT_EQ(code_of(worker, R"({"type":"ping"})"), "pong");
     EXPECT_EQ(get("/api/jobs/a/tasks").as_array().at(0).as_object().at("attempt").to_number<int>(), 1);
   }

@@ -12,6 +12,7 @@
 #include "server/follow.hpp"
 #include "server/frame_gate.hpp"
 #include "server/text.hpp"
+#include "server/web.hpp"
 #include "wire/json_dialect.hpp"
 
 namespace grange::server {
@@ -53,7 +54,8 @@ TEST(Authorize, AnonymousSeesOnlyWhatIsOpen) {
     if (authorize(nobody, route.action, {"route"}).ok()) open.insert(std::string(route.pattern));
     EXPECT_TRUE(authorize({"t", PrincipalKind::token}, route.action, {"route"}).ok());
   }
-  EXPECT_EQ(open, (std::set<std::string>{"/", "/assets/{file}", "/docs", "/health", "/openapi.json", "/ready"}));
+  EXPECT_EQ(open, (std::set<std::string>{"/", "/admin", "/assets/{file}", "/compute", "/docs", "/health", "/image",
+                                         "/openapi.json", "/ready"}));
   for (const MessageRule& rule : json_rules())
     EXPECT_FALSE(authorize(nobody, rule.action, {"message"}).ok()) << rule.message;
 }
@@ -105,8 +107,8 @@ TEST(Routes, EachStandsInTheDocument) {
 }
 
 TEST(Pages, HaveNoOutsideAsset) {
-  for (const std::string& text : {std::string(page_html()), std::string(page_script()), std::string(page_style()),
-                                  docs_html(), std::string(docs_script())}) {
+  for (const std::string& text :
+       {std::string(no_web_html()), std::string(docs_style()), docs_html(), std::string(docs_script())}) {
     EXPECT_EQ(text.find("http://"), std::string::npos);
     EXPECT_EQ(text.find("https://"), std::string::npos);
     EXPECT_EQ(text.find("innerHTML"), std::string::npos);

@@ -2,7 +2,7 @@
 
 namespace grange::server {
 namespace {
-constexpr std::size_t kWaiting = 20'000;
+constexpr std::size_t kMostWaiting = 20'000;
 }
 
 Result<std::unique_ptr<ReaderPool>> ReaderPool::start(const store::Store& store, unsigned threads, Post post) {
@@ -33,7 +33,7 @@ void ReaderPool::stop() {
 bool ReaderPool::run(std::function<void(store::Reader&)> work) {
   {
     std::lock_guard lock(mutex_);
-    if (stopped_ || waiting_.size() >= kWaiting) return false;
+    if (stopped_ || waiting_.size() >= kMostWaiting) return false;
     waiting_.push_back(std::move(work));
   }
   wake_.notify_one();

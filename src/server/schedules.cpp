@@ -11,10 +11,10 @@
 namespace grange::server {
 namespace {
 
-constexpr std::int64_t kLate = 60'000;     // ms; a run that is later than this was missed
-constexpr std::int64_t kRetry = 10'000;    // ms; after a submit that failed for now
-constexpr std::int64_t kLongest = 60'000;  // ms; the wall clock may be set, so it is looked at so often
-constexpr int kCounted = 100'000;          // of missed runs
+constexpr std::int64_t kLate = 60'000;          // ms; a run that is later than this was missed
+constexpr std::int64_t kSubmitAgain = 10'000;   // ms; after a submit that failed for now
+constexpr std::int64_t kLongestSleep = 60'000;  // ms; the wall clock may be set, so it is looked at so often
+constexpr int kCounted = 100'000;               // of missed runs
 
 bool for_now(ErrorClass c) {
   switch (c) {
@@ -64,7 +64,7 @@ void Schedules::look() {
     // Was the clock set back, then what it showed before means nothing; unless that is a mere correction.
     const bool corrected = row.last > now && row.last.ms - now.ms <= kLate;
     row.next = std::min(row.next, schedule.cron.next_after(corrected ? row.last : now));
-    if (schedule.retry_at.ms - now.ms > kRetry) schedule.retry_at = {};
+    if (schedule.retry_at.ms - now.ms > kSubmitAgain) schedule.retry_at = {};
     if (row.next <= now && schedule.retry_at <= now) ready.emplace_back(name, schedule.generation);
   }
   for (const auto& [name, generation] : ready) {
@@ -127,7 +127,7 @@ void Schedules::submitted(Schedule& schedule, WallMs time, Result<SchedulePorts:
   const bool news = row.last_error != answer.error().message;
   row.last_error = answer.error().message;
   if (for_now(answer.error().cls) && schedule.cron.next_after(time) > now) {
-    schedule.retry_at = WallMs{now.ms + kRetry};
+    schedule.retry_at = WallMs{now.ms + kSubmitAgain};
     if (news) save(row);
   } else {
     ++row.left_out;
@@ -155,7 +155,7 @@ void Schedules::save(const Row& row) {
 
 void Schedules::arm() {
   const WallMs now = ports_.now();
-  std::int64_t soonest = kLongest;
+  std::int64_t soonest = kLongestSleep;
   bool any = false;
   for (const auto& [name, schedule] : schedules_) {
     if (schedule.row.paused || schedule.busy) continue;

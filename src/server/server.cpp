@@ -13,6 +13,7 @@
 #include "server/doorway.hpp"
 #include "server/gateway/gateway.hpp"
 #include "server/job_news.hpp"
+#include "server/overview/overview.hpp"
 #include "server/runs/run_book.hpp"
 #include "server/schedules.hpp"
 
@@ -140,7 +141,12 @@ class ServerImpl final : public Server {
       schedules = std::move(*rows);
       auto known = (*reader)->workers();
       if (!known) return std::move(known).error();
-      for (const store::WorkerRow& row : *known) hub_->remember(row.worker, row.id);
+      std::vector<gateway::Gateway::Known> served;
+      for (const store::WorkerRow& row : *known) {
+        hub_->remember(row.worker, row.id);
+        if (!row.forgotten) served.push_back({row.id, row.manifest, row.first_seen, row.last_seen});
+      }
+      gateway_->remember(served);
     }
     output_ = std::make_unique<TaskOutput>(s_);
     news_ = std::make_unique<JobNews>(s_);
@@ -154,6 +160,14 @@ class ServerImpl final : public Server {
       auto reader = store_->reader();
       if (!reader) return std::move(reader).error();
       if (auto loaded = runs_->load(**reader); !loaded) return loaded;
+    }
+    overview_ =
+        std::make_unique<Overview>(s_, [this](auto work, auto done) { on_store(std::move(work), std::move(done)); });
+    s_.overview = overview_.get();
+    {
+      auto reader = store_->reader();
+      if (!reader) return std::move(reader).error();
+      if (auto loaded = overview_->load(**reader); !loaded) return loaded;
     }
     worker_sessions_ = std::make_unique<WorkerSessions>(s_, *output_);
     client_sessions_ = std::make_unique<ClientSessions>(s_, *operations_);
@@ -193,6 +207,7 @@ class ServerImpl final : public Server {
     spdlog::info("stopping: no new work; what was accepted is committed");
     main_->stop_accepting();
     if (alias_) alias_->stop_accepting();
+    overview_->keep();
     // The queue joins its threads, which takes as long as a commit: not on the Loop, which still sends what was
     // released.
     stopper_ = std::thread([this, post = s_.post, done = std::move(done)] {
@@ -229,7 +244,8 @@ class ServerImpl final : public Server {
     net::ListenerOptions options{.host = s_.options.host,
                                  .port = port,
                                  .allowed_hosts = s_.options.allowed_hosts,
-                                 .websocket_only = websocket_only};
+                                 .websocket_only = websocket_only,
+                                 .subprotocols = {"grange.json"}};
     net::ListenerHandlers handlers;
     const std::weak_ptr<int> alive = alive_;
     handlers.on_http = [this, alive](net::HttpExchangePtr exchange) {
@@ -320,6 +336,7 @@ class ServerImpl final : public Server {
     }
     news_->deliver(delivery);
     runs_->deliver(delivery);
+    overview_->deliver(delivery);
     for (const queue::JobChange& change : delivery.jobs) watch_.changed(change);
   }
 
@@ -333,6 +350,7 @@ class ServerImpl final : public Server {
     output_->tick();
     news_->tick();
     runs_->tick(now);
+    overview_->tick(now);
     rest_->tick(now);
   }
 
@@ -396,6 +414,7 @@ class ServerImpl final : public Server {
   std::unique_ptr<Operations> operations_;
   std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<RunBook> runs_;
+  std::unique_ptr<Overview> overview_;
   std::unique_ptr<WorkerSessions> worker_sessions_;
   std::unique_ptr<ClientSessions> client_sessions_;
   std::unique_ptr<JsonSessions> json_sessions_;

@@ -12,6 +12,13 @@
 
 namespace grange::server {
 
+// How a value of the options came to be, for people.
+struct Setting {
+  std::string name, value;
+  std::string from;  // default | environment | command line | file
+  std::string help;
+};
+
 struct ServerOptions {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;     // 0: a free one
@@ -26,6 +33,7 @@ struct ServerOptions {
   Millis retain{7ll * 24 * 3600 * 1000};  // ended jobs older than this are deleted
   std::uint64_t retain_jobs = 100'000;    // and those beyond the newest so many
   std::uint64_t retain_runs = 500;        // races that ended: the newest so many are kept
+  std::vector<Setting> settings = {};     // of these, as they were given; no secrets
 };
 
 class Server {

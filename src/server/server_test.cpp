@@ -343,7 +343,7 @@ TEST_F(Whole, TheTokenIsWantedEverywhere) {
   EXPECT_EQ(ask("GET", "/nothing").status, 404);
   EXPECT_EQ(ask("GET", "/docs").status, 200);
   EXPECT_EQ(ask("GET", "/openapi.json").status, 200);
-  EXPECT_EQ(ask("GET", "/assets/page.js").status, 200);
+  EXPECT_EQ(ask("GET", "/assets/docs.js").status, 200);
   EXPECT_FALSE(Line(loop_, ws()).open());
   EXPECT_FALSE(Line(loop_, ws(), {{"Authorization", "Bearer wrong"}}).open());
   EXPECT_TRUE(Line(loop_, ws(), {{"Authorization", "Bearer a-token-of-some-length"}}).open());

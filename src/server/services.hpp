@@ -19,6 +19,7 @@ namespace grange::server {
 
 class RunBook;
 class WorkerHub;
+class Overview;
 namespace gateway {
 class Gateway;
 }
@@ -37,6 +38,7 @@ struct Services {
   JobBook* jobs = nullptr;
   WorkerHub* workers = nullptr;
   RunBook* runs = nullptr;
+  Overview* overview = nullptr;
   gateway::Gateway* gateway = nullptr;
   Post post;
   Instant started{};

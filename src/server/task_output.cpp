@@ -11,9 +11,9 @@
 
 namespace grange::server {
 namespace {
-constexpr Bytes kWaiting = 16 * MiB;
-constexpr std::size_t kProgress = 1000;  // tasks whose progress is told in one tenth of a second
-constexpr std::size_t kKept = 10'000;    // tasks whose last progress is remembered
+constexpr Bytes kWaitingBytes = 16 * MiB;
+constexpr std::size_t kProgress = 1000;        // tasks whose progress is told in one tenth of a second
+constexpr std::size_t kProgressKept = 10'000;  // tasks whose last progress is remembered
 
 double finite(double d) {
   return d == d && d > -1e300 && d < 1e300 ? d : 0.0;
@@ -23,7 +23,7 @@ double finite(double d) {
 
 void TaskOutput::log(store::LogLine line) {
   const Bytes bytes = line.data.size() + 64;
-  if (waiting_bytes_ + bytes > kWaiting) {
+  if (waiting_bytes_ + bytes > kWaitingBytes) {
     ++lost_[line.task];
     return;
   }
@@ -93,7 +93,7 @@ void TaskOutput::progress(Fence fence, WorkerNo worker, double done, double tota
   it->second.progress = {.done = finite(done), .total = finite(total), .text = text};
   // It may have been cut inside a character.
   for (int i = 0; i < 3 && !is_utf8(it->second.progress.text); ++i) it->second.progress.text.pop_back();
-  if (kept_.size() > kKept) {
+  if (kept_.size() > kProgressKept) {
     kept_.erase(recent_.back());
     recent_.pop_back();
   }

@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kModels = 1000;
 constexpr std::uint64_t kLongestLife = 100ull * 366 * 24 * 3600 * 1000;
 
-void refuse(queue::ResultReport& report, core::FailureClass failure, bool permanent, std::string why) {
+void refuse_result(queue::ResultReport& report, core::FailureClass failure, bool permanent, std::string why) {
   report.ok = false;
   report.permanent = permanent;
   report.failure = failure;
@@ -142,9 +142,9 @@ queue::ResultReport to_report(pb::TaskResult& result, const store::BlobStore& bl
   body.max_rss_bytes = result.max_rss_bytes();
   if (body.value.size() > limits::kInline) {
     if (result.ok()) {
-      refuse(report, core::FailureClass::refused, true,
-             fmt::format("The result came inline with {} bytes; above {} it must be uploaded as a blob.",
-                         body.value.size(), limits::kInline));
+      refuse_result(report, core::FailureClass::refused, true,
+                    fmt::format("The result came inline with {} bytes; above {} it must be uploaded as a blob.",
+                                body.value.size(), limits::kInline));
     } else {
       body.value.clear();  // a pickled exception that large: message and traceback stay
     }
@@ -156,8 +156,8 @@ queue::ResultReport to_report(pb::TaskResult& result, const store::BlobStore& bl
   if (!result.value_sha256().empty()) {
     if (!here(result.value_sha256())) {
       if (result.ok())
-        refuse(report, core::FailureClass::engine, false,
-               "The result's blob " + cut_utf8(result.value_sha256(), 64) + " did not reach the server.");
+        refuse_result(report, core::FailureClass::engine, false,
+                      "The result's blob " + cut_utf8(result.value_sha256(), 64) + " did not reach the server.");
       return report;
     }
     body.value_sha256 = result.value_sha256();
@@ -165,16 +165,16 @@ queue::ResultReport to_report(pb::TaskResult& result, const store::BlobStore& bl
   }
   if (result.files_size() > 0) {
     if (static_cast<std::size_t>(result.files_size()) > limits::kFilesPerTask) {
-      refuse(report, core::FailureClass::refused, true,
-             fmt::format("A task may have {} files out.", limits::kFilesPerTask));
+      refuse_result(report, core::FailureClass::refused, true,
+                    fmt::format("A task may have {} files out.", limits::kFilesPerTask));
       return report;
     }
     pb::TaskResult only;
     for (const pb::FileOut& file : result.files()) {
       if (!safe_path(file.path()) || !here(file.sha256())) {
         if (result.ok())
-          refuse(report, core::FailureClass::engine, false,
-                 "The file \"" + cut_utf8(file.path(), 256) + "\" did not reach the server.");
+          refuse_result(report, core::FailureClass::engine, false,
+                        "The file \"" + cut_utf8(file.path(), 256) + "\" did not reach the server.");
         return report;
       }
       body.blobs.push_back(file.sha256());

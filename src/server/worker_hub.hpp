@@ -16,6 +16,17 @@ namespace grange::server {
 
 namespace pb = ::grange::v1;
 
+// How busy a machine is; what is not set was not measured there.
+struct GpuLook {
+  std::optional<double> percent, temperature_c;
+  std::optional<Bytes> memory_used;
+};
+struct WorkerLoad {
+  std::optional<std::uint64_t> network_in, network_out, disk_read, disk_write;  // bytes a second
+  std::optional<double> temperature_c;
+  std::vector<GpuLook> gpus;
+};
+
 // What a worker last said of itself.
 struct WorkerFigures {
   bool connected = false;
@@ -24,6 +35,9 @@ struct WorkerFigures {
   std::uint32_t running = 0, backlog = 0, window = 0;
   double cpu_percent = 0;
   Bytes memory_used = 0, disk_free = 0;
+  bool measured = false;  // cpu_percent, memory_used and load were said
+  std::uint32_t cpus_milli = 0;
+  WorkerLoad load;
   std::string dialect, peer;
 };
 

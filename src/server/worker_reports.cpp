@@ -5,12 +5,35 @@
 #include <cmath>
 
 #include "server/gateway/gateway.hpp"
+#include "server/overview/overview.hpp"
 #include "server/runs/run_book.hpp"
 #include "server/text.hpp"
 #include "server/worker_sessions.hpp"
 
 namespace grange::server {
 namespace {
+
+// Numbers that make no sense count as not measured.
+WorkerLoad load_of(const pb::Heartbeat& beat) {
+  WorkerLoad out;
+  const auto sane = [](bool has, double value, double most) {
+    return has && std::isfinite(value) && value >= 0 && value <= most ? std::optional(value) : std::nullopt;
+  };
+  if (beat.has_network_in_bytes_per_s()) out.network_in = beat.network_in_bytes_per_s();
+  if (beat.has_network_out_bytes_per_s()) out.network_out = beat.network_out_bytes_per_s();
+  if (beat.has_disk_read_bytes_per_s()) out.disk_read = beat.disk_read_bytes_per_s();
+  if (beat.has_disk_write_bytes_per_s()) out.disk_write = beat.disk_write_bytes_per_s();
+  out.temperature_c = sane(beat.has_temperature_c(), beat.temperature_c(), 200);
+  for (const pb::GpuLoad& gpu : beat.gpus()) {
+    if (out.gpus.size() == 64) break;
+    GpuLook look;
+    look.percent = sane(gpu.has_percent(), gpu.percent(), 100);
+    look.temperature_c = sane(gpu.has_temperature_c(), gpu.temperature_c(), 200);
+    if (gpu.has_memory_used_bytes()) look.memory_used = gpu.memory_used_bytes();
+    out.gpus.push_back(look);
+  }
+  return out;
+}
 
 constexpr Bytes kManifest = 1 * MiB;  // in a report
 
@@ -208,6 +231,9 @@ void WorkerSession::heartbeat(const pb::Heartbeat& beat) {
   figures_.cpu_percent = std::isfinite(beat.cpu_percent()) ? beat.cpu_percent() : 0;
   figures_.memory_used = beat.memory_used_bytes();
   figures_.disk_free = beat.disk_free_bytes();
+  figures_.load = load_of(beat);
+  figures_.measured = beat.memory_used_bytes() > 0;
+  if (figures_.measured && number_.value != 0 && s_.overview != nullptr) s_.overview->worker_said(number_, figures_);
   const std::uint32_t window = std::min(beat.window(), limits::kWindow);
   if (window != 0 && window != figures_.window && number_.value != 0) {
     figures_.window = window;

@@ -269,6 +269,7 @@ WorkerFigures WorkerSession::figures() const {
   WorkerFigures out = figures_;
   out.connected = connected();
   out.draining = draining_;
+  out.cpus_milli = capacity_.cpus_milli;
   return out;
 }
 

@@ -4,6 +4,7 @@ namespace grange::store {
 namespace {
 
 // Numbers are on disk: never reuse one.
+namespace result_tag {
 enum Tag : std::uint64_t {
   message = 1,
   traceback,
@@ -17,9 +18,12 @@ enum Tag : std::uint64_t {
   exception,
   stage
 };
+}  // namespace result_tag
 
 // What came to a request after its labels. On disk, too.
-enum RequestTag : std::uint64_t { gpu_memory = 1, model, pool, min_life, negated, context };
+namespace request_tag {
+enum Tag : std::uint64_t { gpu_memory = 1, model, pool, min_life, negated, context };
+}  // namespace request_tag
 
 }  // namespace
 
@@ -36,14 +40,14 @@ std::string pack_request(const core::Request& request) {
     p.bytes(label.key);
     p.bytes(label.value);
   }
-  p.tagged(gpu_memory, request.gpu_memory);
-  p.tagged(model, request.model);
-  p.tagged(pool, request.pool);
-  p.tagged(min_life, zigzag(request.min_life.count()));
-  p.tagged(context, request.context);
+  p.tagged(request_tag::gpu_memory, request.gpu_memory);
+  p.tagged(request_tag::model, request.model);
+  p.tagged(request_tag::pool, request.pool);
+  p.tagged(request_tag::min_life, zigzag(request.min_life.count()));
+  p.tagged(request_tag::context, request.context);
   for (std::size_t i = 0; i < request.labels.size(); ++i) {
     if (!request.labels[i].negate) continue;
-    p.number(negated);
+    p.number(request_tag::negated);
     p.number(i);
   }
   return out;
@@ -65,22 +69,22 @@ bool unpack_request(std::string_view packed, core::Request& request) {
   }
   while (!u.done()) {
     switch (u.number()) {
-      case gpu_memory:
+      case request_tag::gpu_memory:
         request.gpu_memory = u.number();
         break;
-      case model:
+      case request_tag::model:
         request.model = u.bytes();
         break;
-      case pool:
+      case request_tag::pool:
         request.pool = u.bytes();
         break;
-      case min_life:
+      case request_tag::min_life:
         request.min_life = Millis{unzigzag(u.number())};
         break;
-      case context:
+      case request_tag::context:
         request.context = u.u32();
         break;
-      case negated: {
+      case request_tag::negated: {
         const std::uint64_t at = u.number();
         if (at >= request.labels.size()) return false;
         request.labels[static_cast<std::size_t>(at)].negate = true;
@@ -122,57 +126,57 @@ bool unpack_sizes(std::string_view packed, std::uint32_t count, std::vector<std:
 void pack_extra(const core::ResultBody& body, std::string& out) {
   out.clear();
   Packer p(out);
-  p.tagged(exit_code, zigzag(body.exit_code));
-  p.tagged(stage, static_cast<std::uint64_t>(body.stage));
-  p.tagged(queued_us, body.queued_us);
-  p.tagged(cpu_us, body.cpu_us);
-  p.tagged(max_rss, body.max_rss_bytes);
-  p.tagged(value_sha256, body.value_sha256);
-  p.tagged(files, body.files);
-  for (const auto& sha : body.blobs) p.tagged(blob, sha);
-  p.tagged(exception, body.exception);
-  p.tagged(message, body.message);
-  p.tagged(traceback, body.traceback);
+  p.tagged(result_tag::exit_code, zigzag(body.exit_code));
+  p.tagged(result_tag::stage, static_cast<std::uint64_t>(body.stage));
+  p.tagged(result_tag::queued_us, body.queued_us);
+  p.tagged(result_tag::cpu_us, body.cpu_us);
+  p.tagged(result_tag::max_rss, body.max_rss_bytes);
+  p.tagged(result_tag::value_sha256, body.value_sha256);
+  p.tagged(result_tag::files, body.files);
+  for (const auto& sha : body.blobs) p.tagged(result_tag::blob, sha);
+  p.tagged(result_tag::exception, body.exception);
+  p.tagged(result_tag::message, body.message);
+  p.tagged(result_tag::traceback, body.traceback);
 }
 
 bool unpack_extra(std::string_view packed, bool with_traceback, core::ResultBody& body) {
   Unpacker u(packed);
   while (!u.done()) {
     switch (u.number()) {
-      case exit_code:
+      case result_tag::exit_code:
         body.exit_code = static_cast<std::int32_t>(unzigzag(u.number()));
         break;
-      case queued_us:
+      case result_tag::queued_us:
         body.queued_us = u.number();
         break;
-      case cpu_us:
+      case result_tag::cpu_us:
         body.cpu_us = u.number();
         break;
-      case max_rss:
+      case result_tag::max_rss:
         body.max_rss_bytes = u.number();
         break;
-      case value_sha256:
+      case result_tag::value_sha256:
         body.value_sha256 = u.bytes();
         break;
-      case files:
+      case result_tag::files:
         body.files = u.bytes();
         break;
-      case blob:
+      case result_tag::blob:
         body.blobs.emplace_back(u.bytes());
         break;
-      case exception:
+      case result_tag::exception:
         body.exception = u.bytes();
         break;
-      case stage: {
+      case result_tag::stage: {
         const std::uint64_t at = u.number();
         if (at > static_cast<std::uint64_t>(core::Stage::upload)) return false;
         body.stage = static_cast<core::Stage>(at);
         break;
       }
-      case message:
+      case result_tag::message:
         body.message = u.bytes();
         break;
-      case traceback:
+      case result_tag::traceback:
         with_traceback ? void(body.traceback = u.bytes()) : void(u.bytes());
         break;
       default:

@@ -9,6 +9,7 @@ namespace {
 constexpr std::uint64_t kMoreVersion = 1;
 
 // Numbers are on disk: never reuse one.
+namespace header_tag {
 enum Tag : std::uint64_t {
   alternative = 1,
   rule,
@@ -23,7 +24,8 @@ enum Tag : std::uint64_t {
   speculation,
   result_ttl
 };
-constexpr std::uint64_t each = 1, pass = 2, one_task = 4;
+}  // namespace header_tag
+constexpr std::uint64_t kEach = 1, kPass = 2, kOneTask = 4;  // flags of one dependency
 
 // A number of an enum whose last is `last`.
 template <class E>
@@ -34,7 +36,7 @@ bool to_enum(std::uint64_t v, E last, E& out) {
 }
 
 void pack_rule(const core::RetryRule& r, Packer& p) {
-  p.number(rule);
+  p.number(header_tag::rule);
   p.number(static_cast<std::uint64_t>(r.failure));
   p.bytes(r.exception);
   p.number(r.max_attempts);
@@ -52,18 +54,18 @@ bool unpack_rule(Unpacker& u, core::RetryRule& r) {
 
 void pack_after(const core::Dependency& d, Packer& p) {
   const bool one = d.index != core::Dependency::kAll;
-  p.number(after);
-  p.number((d.each ? each : 0) | (d.pass ? pass : 0) | (one ? one_task : 0));
+  p.number(header_tag::after);
+  p.number((d.each ? kEach : 0) | (d.pass ? kPass : 0) | (one ? kOneTask : 0));
   p.number(d.job.value);
   if (one) p.number(d.index);
 }
 bool unpack_after(Unpacker& u, core::Dependency& d) {
   const std::uint64_t flags = u.number();
-  if (flags > (each | pass | one_task)) return false;
-  d.each = (flags & each) != 0;
-  d.pass = (flags & pass) != 0;
+  if (flags > (kEach | kPass | kOneTask)) return false;
+  d.each = (flags & kEach) != 0;
+  d.pass = (flags & kPass) != 0;
   d.job = {u.u32()};
-  if ((flags & one_task) != 0) d.index = u.u32();
+  if ((flags & kOneTask) != 0) d.index = u.u32();
   return u.ok();
 }
 
@@ -75,33 +77,33 @@ std::string pack_more(const core::JobHeader& h) {
   Packer p(out);
   p.number(kMoreVersion);
   for (const core::Request& request : h.alternatives) {
-    p.number(alternative);
+    p.number(header_tag::alternative);
     p.bytes(pack_request(request));
   }
   for (const core::RetryRule& r : h.retry.rules) pack_rule(r, p);
-  p.tagged(kind, h.kind);
+  p.tagged(header_tag::kind, h.kind);
   if (h.weight_milli != kDefault.weight_milli) {
-    p.number(weight);
+    p.number(header_tag::weight);
     p.number(h.weight_milli);
   }
-  p.tagged(max_running, h.max_running);
+  p.tagged(header_tag::max_running, h.max_running);
   if (h.nodes != kDefault.nodes) {
-    p.number(nodes);
+    p.number(header_tag::nodes);
     p.number(h.nodes);
   }
-  p.tagged(not_before, zigzag(h.not_before.ms));
-  p.tagged(deadline, zigzag(h.deadline.ms));
+  p.tagged(header_tag::not_before, zigzag(h.not_before.ms));
+  p.tagged(header_tag::deadline, zigzag(h.deadline.ms));
   for (const core::Dependency& d : h.after) pack_after(d, p);
-  p.tagged(when, static_cast<std::uint64_t>(h.when));
+  p.tagged(header_tag::when, static_cast<std::uint64_t>(h.when));
   const core::Speculation& s = h.speculation;
   const core::Speculation& none = kDefault.speculation;
   if (s.on || s.factor_milli != none.factor_milli || s.min_done != none.min_done) {
-    p.number(speculation);
+    p.number(header_tag::speculation);
     p.number(s.on ? 1 : 0);
     p.number(s.factor_milli);
     p.number(s.min_done);
   }
-  p.tagged(result_ttl, zigzag(h.result_ttl.count()));
+  p.tagged(header_tag::result_ttl, zigzag(h.result_ttl.count()));
   if (out.size() == 1) out.clear();
   return out;
 }
@@ -112,42 +114,42 @@ bool unpack_more(std::string_view packed, core::JobHeader& h) {
   if (u.number() != kMoreVersion) return false;
   while (!u.done()) {
     switch (u.number()) {
-      case alternative:
+      case header_tag::alternative:
         if (!unpack_request(u.bytes(), h.alternatives.emplace_back())) return false;
         break;
-      case rule:
+      case header_tag::rule:
         if (!unpack_rule(u, h.retry.rules.emplace_back())) return false;
         break;
-      case kind:
+      case header_tag::kind:
         h.kind = u.bytes();
         break;
-      case weight:
+      case header_tag::weight:
         h.weight_milli = u.u32();
         break;
-      case max_running:
+      case header_tag::max_running:
         h.max_running = u.u32();
         break;
-      case nodes:
+      case header_tag::nodes:
         h.nodes = u.u32();
         break;
-      case not_before:
+      case header_tag::not_before:
         h.not_before = {unzigzag(u.number())};
         break;
-      case deadline:
+      case header_tag::deadline:
         h.deadline = {unzigzag(u.number())};
         break;
-      case after:
+      case header_tag::after:
         if (!unpack_after(u, h.after.emplace_back())) return false;
         break;
-      case when:
+      case header_tag::when:
         if (!to_enum(u.number(), core::When::any_succeeded, h.when)) return false;
         break;
-      case speculation:
+      case header_tag::speculation:
         h.speculation.on = u.number() != 0;
         h.speculation.factor_milli = u.u32();
         h.speculation.min_done = u.u32();
         break;
-      case result_ttl:
+      case header_tag::result_ttl:
         h.result_ttl = Millis{unzigzag(u.number())};
         break;
       default:

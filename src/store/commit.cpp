@@ -135,7 +135,7 @@ void SqliteStore::apply(const core::WorkerSeen& r, const core::Bodies& bodies) {
     return;
   }
   sql("INSERT INTO workers(no, id, name, manifest, connected, first_seen, last_seen) VALUES(?1,?2,?3,?4,?5,?6,?6) "
-      "ON CONFLICT(no) DO UPDATE SET id=?2, name=?3, manifest=?4, connected=?5, last_seen=?6")
+      "ON CONFLICT(no) DO UPDATE SET id=?2, name=?3, manifest=?4, connected=?5, last_seen=?6, forgotten=0")
       .bind(1, r.worker.value)
       .bind_text(2, body->id)
       .bind_text(3, body->name)
@@ -150,6 +150,14 @@ void SqliteStore::apply(const core::WorkerQuarantined& r, const core::Bodies&) {
       .bind(1, r.worker.value)
       .bind(2, r.until.ms)
       .bind(3, r.times)
+      .run();
+}
+
+void SqliteStore::apply(const core::WorkerMarked& r, const core::Bodies&) {
+  sql("UPDATE workers SET paused=?2, forgotten=?3 WHERE no=?1")
+      .bind(1, r.worker.value)
+      .bind(2, r.paused)
+      .bind(3, r.forgotten)
       .run();
 }
 

@@ -109,10 +109,12 @@ Result<Loaded> SqliteStore::load() {
           {users.text(0),
            {users.u32(1), users.u32(2), users.u32(3), users.u32(4), users.u64(5), users.u32(6), users.u32(7)}});
     }
-    sqlite::Statement workers(db_, "SELECT no, id, connected, quarantined_until, quarantines FROM workers ORDER BY no");
+    sqlite::Statement workers(
+        db_, "SELECT no, id, connected, quarantined_until, quarantines, paused FROM workers ORDER BY no");
     while (workers.step()) {
       const WorkerNo no{workers.u32(0)};
-      out.workers.push_back({no, workers.text(1), workers.i(2) != 0, {no, {workers.i64(3)}, workers.u32(4)}});
+      out.workers.push_back(
+          {no, workers.text(1), workers.i(2) != 0, {no, {workers.i64(3)}, workers.u32(4)}, workers.i(5) != 0});
     }
     return out;
   });

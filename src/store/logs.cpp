@@ -17,15 +17,15 @@ namespace grange::store {
 namespace {
 
 constexpr std::size_t kBatchLines = 4096;
-constexpr std::size_t kLineOverhead = 64;            // of a queued line, beside its text
-constexpr std::chrono::milliseconds kRetry{500};     // after a write that failed: the disk may have room again
-constexpr std::int64_t kForgetRows = 20'000;         // a transaction
-constexpr std::int64_t kApplicationId = 0x67726e6c;  // "grnl"
+constexpr std::size_t kLineOverhead = 64;               // of a queued line, beside its text
+constexpr std::chrono::milliseconds kRetry{500};        // after a write that failed: the disk may have room again
+constexpr std::int64_t kForgetRows = 20'000;            // a transaction
+constexpr std::int64_t kLogApplicationId = 0x67726e6c;  // "grnl"
 constexpr int kVersion = 1;
 
 // id = job << 32 | number within the job, so that a job's lines are one range, read in order of arrival and deleted as
 // one. The cursor that goes out is the number within the job: it fits into a JSON number.
-constexpr const char* kSchema = R"sql(
+constexpr const char* kLogSchema = R"sql(
 CREATE TABLE IF NOT EXISTS lines(id INTEGER PRIMARY KEY, task INTEGER NOT NULL, attempt INTEGER NOT NULL, stream INTEGER NOT NULL,
   at INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS lines_task ON lines(task);
@@ -156,7 +156,7 @@ class SqliteLogs final : public LogStore {
                     path, version, kVersion),
                 {}}};
     }
-    if (application != kApplicationId && (application != 0 || version != 0)) {
+    if (application != kLogApplicationId && (application != 0 || version != 0)) {
       throw sqlite::Failure{SQLITE_NOTADB,
                             Error{ErrorClass::storage_damaged,
                                   fmt::format("{} is a database of another program. Choose another data folder.", path),
@@ -167,8 +167,8 @@ class SqliteLogs final : public LogStore {
         "temp_store=MEMORY; "
         "PRAGMA cache_size=-16384; PRAGMA journal_size_limit=33554432");
     sqlite::Transaction t(writer_);
-    writer_.exec(kSchema);
-    writer_.exec(fmt::format("PRAGMA application_id={}; PRAGMA user_version={}", kApplicationId, kVersion).c_str());
+    writer_.exec(kLogSchema);
+    writer_.exec(fmt::format("PRAGMA application_id={}; PRAGMA user_version={}", kLogApplicationId, kVersion).c_str());
     t.commit();
   }
 

@@ -69,9 +69,10 @@ TEST(Migration, MakesTheSameTablesOfVersionTwo) {
   for (const auto* scratch : {&old_file, &new_file}) ASSERT_TRUE(Store::open({.directory = scratch->path()}).ok());
   Sql(old_file.path() + "/farm.db")
       .run(
-          "DROP TABLE extends; DROP TABLE runs; ALTER TABLE jobs DROP COLUMN reason; ALTER TABLE workers DROP COLUMN "
-          "quarantined_until; "
-          "ALTER TABLE workers DROP COLUMN quarantines; PRAGMA user_version=2");
+          "DROP TABLE extends; DROP TABLE runs; DROP TABLE history; ALTER TABLE jobs DROP COLUMN reason; "
+          "ALTER TABLE workers DROP COLUMN forgotten; ALTER TABLE workers DROP COLUMN paused; "
+          "ALTER TABLE workers DROP COLUMN quarantines; ALTER TABLE workers DROP COLUMN quarantined_until; "
+          "PRAGMA user_version=2");
   const auto store = Store::open({.directory = old_file.path()});
   ASSERT_TRUE(store.ok()) << store.error().message;
   EXPECT_EQ(shape_of(old_file.path() + "/farm.db"), shape_of(new_file.path() + "/farm.db"));

@@ -100,6 +100,7 @@ class Model {
     WallMs first, last;
     std::uint64_t completed = 0, failed = 0, run_us = 0;
     core::WorkerQuarantined quarantine;
+    bool paused = false, forgotten = false;
   };
   struct Failure {
     core::AttemptFailed record;
@@ -326,8 +327,14 @@ class Model {
     if (fresh || prng.below(2) == 0) {
       w.body = {fmt::format("worker-{}", no), bytes(prng, 9), bytes(prng, 99)};
       ref = b.add(w.body);
+      w.forgotten = false;
     }
     b.records.emplace_back(core::WorkerSeen{{no}, w.connected, ref, {clock}});
+    if (prng.below(4) == 0) {
+      w.paused = prng.below(2) == 0;
+      w.forgotten = !w.paused && !w.connected && prng.below(2) == 0;
+      b.records.emplace_back(core::WorkerMarked{{no}, w.paused, w.forgotten});
+    }
     if (prng.below(4) != 0) return;
     w.quarantine = {
         {no}, {static_cast<std::int64_t>(prng.below(2)) * clock}, static_cast<std::uint32_t>(prng.below(9))};
@@ -592,6 +599,7 @@ inline std::string describe(const Model& m) {
   }
   for (const auto& [key, n] : m.stats) say("stat {} {} {}", key.first, key.second, n);
   for (const auto& [no, w] : m.workers) {
+    say("marked {} {} {}", no, w.paused, w.forgotten);
     say("worker {} {} {} {} {} {} {} {} {} {}", no, w.body.id, w.body.name, w.body.manifest, w.connected, w.first.ms,
         w.last.ms, w.completed, w.failed, w.run_us);
     say("quarantine {} {} {}", no, w.quarantine.until.ms, w.quarantine.times);
@@ -687,6 +695,7 @@ inline std::string describe(const Loaded& loaded, Reader& r) {
     for (const auto& [cls, n] : classes) say("stat {} {} {}", worker.value, static_cast<int>(cls), n);
   }
   for (const auto& w : take(r.workers())) {
+    say("marked {} {} {}", w.worker.value, w.paused, w.forgotten);
     say("worker {} {} {} {} {} {} {} {} {} {}", w.worker.value, w.id, w.name, w.manifest, w.connected, w.first_seen.ms,
         w.last_seen.ms, w.completed, w.failed, w.run_us);
     for (const auto& l : loaded.workers) {

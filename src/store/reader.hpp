@@ -37,6 +37,8 @@ class SqliteReader final : public Reader {
   Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>> failure_stats()
       override;
   Result<std::vector<WorkerRow>> workers() override;
+  Result<OutcomeCells> outcome_cells(const OutcomeCellsOf& of) override;
+  Result<std::vector<HistoryRow>> history(std::optional<Millis> step) override;
   Result<bool> blob_in_use(const std::string& sha256) override;
   Result<std::optional<ModelRow>> get_model(const std::string& name, const std::string& version) override;
   Result<std::vector<ModelRow>> list_models() override;

@@ -57,7 +57,8 @@ SqliteReader::failure_stats() {
 Result<std::vector<WorkerRow>> SqliteReader::workers() {
   return sqlite::guarded<std::vector<WorkerRow>>([&]() -> Result<std::vector<WorkerRow>> {
     sqlite::Use s(
-        sql("SELECT no, id, name, manifest, connected, first_seen, last_seen, completed, failed, run_us FROM workers "
+        sql("SELECT no, id, name, manifest, connected, first_seen, last_seen, completed, failed, run_us, "
+            "paused, forgotten FROM workers "
             "ORDER BY no"));
     std::vector<WorkerRow> rows;
     while (s->step()) {
@@ -70,7 +71,9 @@ Result<std::vector<WorkerRow>> SqliteReader::workers() {
                       {s->i64(6)},
                       s->u64(7),
                       s->u64(8),
-                      s->u64(9)});
+                      s->u64(9),
+                      s->i(10) != 0,
+                      s->i(11) != 0});
     }
     return rows;
   });

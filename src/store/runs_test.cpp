@@ -64,5 +64,22 @@ TEST(Runs, AreKeptListedAndForgotten) {
   EXPECT_TRUE(take(reader->runs({})).empty());
 }
 
+TEST(History, KeepsTheNewestOfEachStep) {
+  const Scratch scratch;
+  auto store = *Store::open({.directory = scratch.path()});
+  std::vector<HistoryRow> rows;
+  for (std::int64_t at = 0; at < 10; ++at) rows.push_back({.step = Millis{30}, .at = {at}, .figures = "{}"});
+  rows.push_back({.step = Millis{900}, .at = {0}, .figures = "{\"old\":1}"});
+  ASSERT_TRUE(store->put_history(rows, 4).ok());
+  ASSERT_TRUE(store->put_history({{.step = Millis{900}, .at = {0}, .figures = "{\"new\":1}"}}, 4).ok());
+  auto reader = *store->reader();
+  const auto fine = take(reader->history(Millis{30}));
+  ASSERT_EQ(fine.size(), 4u);
+  EXPECT_EQ(fine.front().at.ms, 6);
+  const auto all = take(reader->history(std::nullopt));
+  ASSERT_EQ(all.size(), 5u);
+  EXPECT_EQ(all.back().figures, "{\"new\":1}") << "replaced";
+}
+
 }  // namespace
 }  // namespace grange::store

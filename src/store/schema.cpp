@@ -29,6 +29,8 @@ struct Migration {
 // job_parents  live jobs, and those whose results are their inputs: these are not forgotten.
 // refs         who holds a blob: 1 a job, 2 a result, 3 a checkpoint.
 // trash        jobs that were forgotten while rows of theirs are still to be deleted.
+// history      figures of the farm for charts, in steps of 30 s and 15 min.
+// workers      forgotten: shown no more, until it comes back; its number and its failures stay its own.
 // runs         races. record: what was asked, of whom, and by which jobs; summary: "" until it has ended (ended 0).
 constexpr const char* kSchema = R"sql(
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -69,7 +71,8 @@ CREATE INDEX failures_job ON failures(job);
 CREATE INDEX failures_worker ON failures(worker);
 CREATE TABLE workers(no INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, manifest BLOB NOT NULL, connected INTEGER NOT NULL,
   first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
-  run_us INTEGER NOT NULL DEFAULT 0, quarantined_until INTEGER NOT NULL DEFAULT 0, quarantines INTEGER NOT NULL DEFAULT 0);
+  run_us INTEGER NOT NULL DEFAULT 0, quarantined_until INTEGER NOT NULL DEFAULT 0, quarantines INTEGER NOT NULL DEFAULT 0,
+  paused INTEGER NOT NULL DEFAULT 0, forgotten INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE extends(job INTEGER NOT NULL, key TEXT NOT NULL, total INTEGER NOT NULL, PRIMARY KEY(job, key)) WITHOUT ROWID;
 CREATE TABLE worker_failures(worker INTEGER NOT NULL, class INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(worker, class)) WITHOUT ROWID;
 CREATE TABLE refs(task INTEGER NOT NULL, kind INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY(task, kind, sha256)) WITHOUT ROWID;
@@ -87,6 +90,7 @@ CREATE TABLE schedules(name TEXT PRIMARY KEY, cron TEXT NOT NULL, file TEXT NOT 
 CREATE TABLE runs(id TEXT PRIMARY KEY, kind TEXT NOT NULL, user TEXT NOT NULL, digest TEXT NOT NULL, status TEXT NOT NULL,
   started INTEGER NOT NULL, ended INTEGER NOT NULL, record TEXT NOT NULL, summary TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs(started, id);
+CREATE TABLE history(step INTEGER NOT NULL, at INTEGER NOT NULL, figures TEXT NOT NULL, PRIMARY KEY(step, at)) WITHOUT ROWID;
 )sql";
 
 // From older files to the same schema, which a test compares. A new column comes last.
@@ -124,6 +128,11 @@ CREATE TABLE extends(job INTEGER NOT NULL, key TEXT NOT NULL, total INTEGER NOT 
 CREATE TABLE runs(id TEXT PRIMARY KEY, kind TEXT NOT NULL, user TEXT NOT NULL, digest TEXT NOT NULL, status TEXT NOT NULL,
   started INTEGER NOT NULL, ended INTEGER NOT NULL, record TEXT NOT NULL, summary TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs(started, id);
+)sql"},
+    {4, R"sql(
+ALTER TABLE workers ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE workers ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE history(step INTEGER NOT NULL, at INTEGER NOT NULL, figures TEXT NOT NULL, PRIMARY KEY(step, at)) WITHOUT ROWID;
 )sql"},
 };
 static_assert(kMigrations[std::size(kMigrations) - 1].version == kSchemaVersion);

@@ -39,6 +39,7 @@ class SqliteStore final : public Store {
   Result<> put_run(const RunRow& row) override;
   Result<bool> drop_run(const std::string& id) override;
   Result<std::vector<std::string>> forget_runs(std::uint64_t keep) override;
+  Result<> put_history(const std::vector<HistoryRow>& rows, std::uint32_t keep) override;
   const std::string& directory() const override { return options_.directory; }
   Result<std::unique_ptr<Reader>> reader() const override;
 
@@ -67,6 +68,7 @@ class SqliteStore final : public Store {
   void apply(const core::FarmSet& r, const core::Bodies& bodies);
   void apply(const core::JobCancelled& r, const core::Bodies& bodies);
   void apply(const core::WorkerQuarantined& r, const core::Bodies& bodies);
+  void apply(const core::WorkerMarked& r, const core::Bodies& bodies);
   void add_pages(JobNo job, const core::JobBody& body);
   bool hold_parents(JobNo job, const std::vector<core::Dependency>& after);
   void write_workers();

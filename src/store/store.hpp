@@ -18,7 +18,7 @@
 
 namespace grange::store {
 
-inline constexpr int kSchemaVersion = 3;
+inline constexpr int kSchemaVersion = 4;
 
 struct OpenOptions {
   std::string directory;     // farm.db, logs.db, blobs/, lock
@@ -45,6 +45,7 @@ struct Loaded {
     std::string id;
     bool connected = false;
     core::WorkerQuarantined quarantine = {};
+    bool paused = false;
   };
   std::uint64_t incarnation = 0;  // of this start; already written
   std::string server_id;          // made once a data folder
@@ -90,6 +91,13 @@ struct RunRow {
   std::string summary = {};  // JSON, once it has ended
 };
 
+// A stretch of the farm's past, as figures for charts. Only the server's history reads what is in them.
+struct HistoryRow {
+  Millis step{};  // its length
+  WallMs at{};    // its begin
+  std::string figures = {};
+};
+
 class Reader;
 
 class Store {
@@ -123,6 +131,8 @@ class Store {
   virtual Result<bool> drop_run(const std::string& id) = 0;         // false: there was none
   // Those that ended, beyond the newest `keep`. Returns which.
   virtual Result<std::vector<std::string>> forget_runs(std::uint64_t keep) = 0;
+  // Adds or replaces; of each step's rows only the newest `keep` stay.
+  virtual Result<> put_history(const std::vector<HistoryRow>& rows, std::uint32_t keep) = 0;
   virtual const std::string& directory() const = 0;
   virtual Result<std::unique_ptr<Reader>> reader() const = 0;  // any thread
 };
@@ -176,6 +186,16 @@ struct DeadFilter {
   std::optional<TaskId> before;  // keyset
   std::uint32_t limit = 100;
 };
+// Outcomes of a job's tasks from `from` to below `to`, counted in cells.
+struct OutcomeCells {
+  std::vector<std::uint32_t> failed, cancelled;
+  std::vector<std::uint32_t> ended_late;  // however, from `late_from` on
+};
+struct OutcomeCellsOf {
+  JobNo job;
+  std::uint32_t from = 0, to = 0, per_cell = 1;
+  std::optional<std::uint32_t> late_from = {};  // nullopt: ended_late is not wanted, which would read every outcome
+};
 struct WorkerRow {
   WorkerNo worker;
   std::string id, name, manifest;
@@ -183,6 +203,7 @@ struct WorkerRow {
   WallMs first_seen{}, last_seen{};
   std::uint64_t completed = 0, failed = 0,
                 run_us = 0;  // lifetime: tasks completed, attempts failed, time of tasks that ended
+  bool paused = false, forgotten = false;
 };
 // Kept, never counted. Jobs: those that are there. Tasks: all there ever were.
 struct Totals {
@@ -241,7 +262,9 @@ class Reader {
                                                    std::uint32_t limit) = 0;  // newest first; before_id 0: all
   virtual Result<std::vector<std::pair<WorkerNo, std::vector<std::pair<core::FailureClass, std::uint64_t>>>>>
   failure_stats() = 0;
-  virtual Result<std::vector<WorkerRow>> workers() = 0;
+  virtual Result<std::vector<WorkerRow>> workers() = 0;  // forgotten ones too
+  virtual Result<OutcomeCells> outcome_cells(const OutcomeCellsOf& of) = 0;
+  virtual Result<std::vector<HistoryRow>> history(std::optional<Millis> step) = 0;  // oldest first
   virtual Result<bool> blob_in_use(const std::string& sha256) = 0;  // by a job, a result, a checkpoint or a model
   virtual Result<std::optional<ModelRow>> get_model(const std::string& name, const std::string& version) = 0;
   virtual Result<std::vector<ModelRow>> list_models() = 0;  // by name and version

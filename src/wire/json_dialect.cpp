@@ -351,15 +351,15 @@ std::string json_frame(std::string_view type, std::string_view job_id, std::stri
 std::string json_error(const Error& error, std::string_view job_id) {
   return json_frame("error", job_id, "",
                     fmt::format(R"({{"code":{},"message":{},"details":{}}})", quoted(code(error.cls)),
-                                quoted(error.message), error.details.empty() ? "{}" : error.details));
+                                wire::quoted(error.message), error.details.empty() ? "{}" : error.details));
 }
 
 std::string json_assign(const JsonAssign& a) {
   return json_frame(
       "assign_task", a.job_id, a.worker_id,
       fmt::format(R"({{"task_id":{},"func_code":"{}","task_args":{},"attempt":{},"epoch":{},"function":{}}})",
-                  quoted(a.task), a.code_hex, a.args_json.empty() ? "[]" : a.args_json, a.attempt, a.epoch,
-                  quoted(a.function)));
+                  wire::quoted(a.task), a.code_hex, a.args_json.empty() ? "[]" : a.args_json, a.attempt, a.epoch,
+                  wire::quoted(a.function)));
 }
 
 }  // namespace grange::wire

@@ -15,9 +15,9 @@ namespace grange::worker {
 
 namespace {
 
-constexpr std::size_t kTail = 64 * KiB;     // of stdout: the task's value
-constexpr std::size_t kLastLine = 500;      // of stderr: in the failure's message
-constexpr std::size_t kArgInEnv = 100'000;  // the kernel refuses longer strings
+constexpr std::size_t kStdoutTail = 64 * KiB;  // of stdout: the task's value
+constexpr std::size_t kLastLine = 500;         // of stderr: in the failure's message
+constexpr std::size_t kArgInEnv = 100'000;     // the kernel refuses longer strings
 
 void keep_tail(std::string& tail, std::string_view data, std::size_t limit) {
   if (data.size() >= limit) {
@@ -34,7 +34,7 @@ std::string last_line(std::string_view text) {
   return std::string(text.substr(0, kLastLine));
 }
 
-struct Task : std::enable_shared_from_this<Task> {
+struct CommandTask : std::enable_shared_from_this<CommandTask> {
   Run run;
   std::string folder;
   std::vector<Blobs::WaitPtr> waits;
@@ -50,7 +50,7 @@ struct Task : std::enable_shared_from_this<Task> {
   pb::TaskResult result;
   std::vector<TakenFile> taken;
 };
-using TaskPtr = std::shared_ptr<Task>;
+using TaskPtr = std::shared_ptr<CommandTask>;
 
 class CommandEngine final : public Engine {
  public:
@@ -69,7 +69,7 @@ class CommandEngine final : public Engine {
   }
 
   void run(Run run) override {
-    auto task = std::make_shared<Task>();
+    auto task = std::make_shared<CommandTask>();
     const Fence fence = run.fence;
     task->run = std::move(run);
     task->folder = options_.folder + "/" + std::to_string(fence.task.job().value) + "_" +
@@ -130,7 +130,7 @@ class CommandEngine final : public Engine {
   }
 
  private:
-  const pb::CommandSpec& command(const Task& task) const { return task.run.job->spec.command(); }
+  const pb::CommandSpec& command(const CommandTask& task) const { return task.run.job->spec.command(); }
   bool lives(const TaskPtr& task) const {
     const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
     return it != tasks_.end() && it->second == task;
@@ -150,7 +150,7 @@ class CommandEngine final : public Engine {
     });
   }
 
-  bool needs_blobs(const Task& task) const {
+  bool needs_blobs(const CommandTask& task) const {
     const auto by_blob = [](const pb::Input& input) { return !input.value_sha256().empty(); };
     return !task.run.args_sha256.empty() || !command(task).files_in().empty() ||
            std::any_of(task.run.inputs.begin(), task.run.inputs.end(), by_blob);
@@ -161,7 +161,7 @@ class CommandEngine final : public Engine {
     const auto& files = command(*task).files_in();
     task->sources.resize(static_cast<std::size_t>(files.size()));
     task->fetching = 1;
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<CommandTask> weak = task;
     const auto one_done = [this, weak](Result<> outcome) {
       const TaskPtr t = weak.lock();
       if (!t || !lives(t)) return;
@@ -291,7 +291,7 @@ class CommandEngine final : public Engine {
     child.feeds_stdin = !spec.stdin().empty();
     child.stdin_bytes = spec.stdin();
     task->oom_before = oom_kills();
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<CommandTask> weak = task;
     auto process = Process::start(loop_, guardian_, child,
                                   {[this, weak](Output from, std::string_view data) {
                                      const TaskPtr t = weak.lock();
@@ -308,9 +308,9 @@ class CommandEngine final : public Engine {
     host_.stage(run.fence.task, run.fence.attempt, pb::STAGE_EXECUTE);
   }
 
-  bool output(Task& task, Output from, std::string_view data) {
+  bool output(CommandTask& task, Output from, std::string_view data) {
     if (from == Output::out) {
-      keep_tail(task.out_tail, data, kTail);
+      keep_tail(task.out_tail, data, kStdoutTail);
     } else {
       keep_tail(task.err_tail, data, 2 * kLastLine);
     }
@@ -323,7 +323,7 @@ class CommandEngine final : public Engine {
     if (const std::string told = told_leftovers(status.leftovers); !told.empty())
       host_.log(task->run.fence.task, task->run.fence.attempt, pb::STREAM_SYSTEM, told);
     pb::TaskResult& result = task->result;
-    if (task->out_tail.size() > kTail) task->out_tail.erase(0, task->out_tail.size() - kTail);
+    if (task->out_tail.size() > kStdoutTail) task->out_tail.erase(0, task->out_tail.size() - kStdoutTail);
     result.set_value(std::move(task->out_tail));
     result.set_exit_code(status.shell_code());
     result.set_cpu_us(static_cast<std::uint64_t>(status.cpu.count()));
@@ -391,7 +391,7 @@ class CommandEngine final : public Engine {
     out.set_sha256(file.sha256);
     out.set_bytes(file.bytes);
     out.set_mode(file.mode);
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<CommandTask> weak = task;
     // By descriptor: what was hashed is what is sent, whatever has become of the name.
     task->waits.push_back(blobs_.put_file("/proc/self/fd/" + std::to_string(file.fd.get()), file.sha256,
                                           [this, weak, at](Result<std::string> sent) {

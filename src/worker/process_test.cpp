@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "worker/process_testing.hpp"
 #include "worker/resources.hpp"
 #include "worker/task_folder.hpp"
 
@@ -46,18 +47,6 @@ Outcome shell(const std::string& script, ProcessSpec spec = {}, std::function<vo
   loop.run();
   EXPECT_TRUE(got.ended);
   return got;
-}
-
-bool alive(pid_t pid) {
-  // A zombie is not alive: its parent may be slow.
-  const std::string stat = read_text("/proc/" + std::to_string(pid) + "/stat");
-  const std::size_t at = stat.rfind(')');
-  return at != std::string::npos && stat.size() > at + 2 && stat[at + 2] != 'Z' && stat[at + 2] != 'X';
-}
-
-bool gone_soon(pid_t pid) {
-  for (int i = 0; i < 500 && alive(pid); ++i) std::this_thread::sleep_for(Millis(10));
-  return !alive(pid);
 }
 
 TEST(Process, OutputAndExitCode) {

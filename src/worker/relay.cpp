@@ -10,8 +10,8 @@
 namespace grange::worker {
 namespace {
 
-constexpr std::size_t kPiece = 256 * KiB;  // of one frame
-constexpr Millis kIdle{600'000};           // where the server does not say
+constexpr std::size_t kRelayPiece = 256 * KiB;  // of one frame
+constexpr Millis kIdle{600'000};                // where the server does not say
 constexpr Millis kIdleMost{3'600'000};
 constexpr std::size_t kHeaders = 128;
 constexpr std::size_t kSecret = 8;  // characters; a shorter key ("EMPTY", "ollama") hides nothing
@@ -33,7 +33,7 @@ bool own_business(std::string_view name) {
   return false;
 }
 
-bool plain(std::string_view text, char least) {
+bool plain_header(std::string_view text, char least) {
   return std::all_of(text.begin(), text.end(), [least](char c) { return (c >= least || c < 0) && c != 127; });
 }
 
@@ -104,7 +104,7 @@ void RelayHost::Impl::open(std::uint64_t id, pb::RelayOpen& order) {
   if (service == all.end() || service->url.empty())
     return refuse(id, {ErrorClass::unavailable, "This worker has no service \"" + order.service() + "\" any more."});
   const bool known = order.method() == "POST" || order.method() == "GET" || order.method() == "DELETE";
-  if (!known || !order.path().starts_with('/') || !plain(order.path(), '!'))
+  if (!known || !order.path().starts_with('/') || !plain_header(order.path(), '!'))
     return refuse(id, {ErrorClass::invalid_argument, "A relayed request needs a method and a path of HTTP."});
 
   net::ClientRequest request;
@@ -113,7 +113,7 @@ void RelayHost::Impl::open(std::uint64_t id, pb::RelayOpen& order) {
   for (const pb::RelayHeader& header : order.headers()) {
     std::string name = lower(header.name());
     if (request.headers.size() >= kHeaders || name.empty() || own_business(name)) continue;
-    if (!plain(name, '!') || name.find(':') != std::string::npos || !plain(header.value(), ' ')) continue;
+    if (!plain_header(name, '!') || name.find(':') != std::string::npos || !plain_header(header.value(), ' ')) continue;
     request.headers[std::move(name)] = header.value();
   }
   if (!service->key.empty()) request.headers["authorization"] = "Bearer " + service->key;
@@ -155,7 +155,7 @@ void RelayHost::Impl::body(std::uint64_t id, std::string_view bytes) {
 
 void RelayHost::Impl::pass(std::uint64_t id, std::string_view bytes) {
   while (!bytes.empty()) {
-    const std::string_view piece = bytes.substr(0, kPiece);
+    const std::string_view piece = bytes.substr(0, kRelayPiece);
     bytes.remove_prefix(piece.size());
     pb::Relay frame;
     frame.set_body(piece.data(), piece.size());

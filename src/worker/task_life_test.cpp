@@ -7,6 +7,7 @@
 #include "worker/guardian.hpp"
 #include "worker/leftovers.hpp"
 #include "worker/process.hpp"
+#include "worker/process_testing.hpp"
 #include "worker/resources.hpp"
 #include "worker/scripted_server.hpp"
 #include "worker/task_env.hpp"
@@ -14,21 +15,11 @@
 namespace grange::worker {
 namespace {
 
-bool alive(pid_t pid) {
-  const std::string stat = read_text("/proc/" + std::to_string(pid) + "/stat");
-  const std::size_t at = stat.rfind(')');
-  return at != std::string::npos && stat.size() > at + 2 && stat[at + 2] != 'Z' && stat[at + 2] != 'X';
-}
 char state_of(pid_t pid) {
   const std::string stat = read_text("/proc/" + std::to_string(pid) + "/stat");
   const std::size_t at = stat.rfind(')');
   return at == std::string::npos ? '-' : stat[at + 2];
 }
-bool gone_soon(pid_t pid) {
-  for (int i = 0; i < 500 && alive(pid); ++i) std::this_thread::sleep_for(Millis(10));
-  return !alive(pid);
-}
-
 void order_pause(ScriptedServer& s, std::uint32_t job, std::uint32_t index, pb::PauseHow how) {
   pb::WorkerOrders orders;
   pb::PauseOrder& one = *orders.add_pause();

@@ -42,6 +42,7 @@ Result<> Worker::Impl::start() {
   if (!dir) return dir.error();
   data = std::move(*dir);
   resources = discover(data.path);
+  load_meter = std::make_unique<LoadMeter>(resources.gpus);
   slots = std::clamp<std::uint32_t>(options.slots == 0 ? resources.cores : options.slots, 1, limits::kWindow);
   if (options.python == "none") {
     python_check.note = "Python tasks are not offered: turned off by an option.";
@@ -135,7 +136,18 @@ void Worker::Impl::start_services() {
 }
 
 void Worker::Impl::start_health() {
-  HealthPages pages{[this] { return state(); }, [this] { return ready(); }, [this] { return status_json(); }};
+  HealthPages pages{.state = [this] { return state(); },
+                    .ready = [this] { return ready(); },
+                    .status = [this] { return status_json(); },
+                    .capabilities =
+                        [this] {
+                          pb::Manifest manifest;
+                          fill_manifest(manifest);
+                          return capabilities_json(data.worker_id, name(), manifest);
+                        },
+                    .metrics = [this] { return load_history.json(); },
+                    .token = options.token,
+                    .server = options.server_url};
   auto made = serve_health(loop, options.health_host, static_cast<std::uint16_t>(options.health_port), pages);
   if (!made) {
     made = serve_health(loop, options.health_host, 0, pages);

@@ -202,6 +202,8 @@ void Worker::Impl::fill_heartbeat(pb::Heartbeat& beat) {
   beat.set_window(core->window());
   beat.set_memory_used_bytes(memory_used());
   beat.set_disk_free_bytes(disk_free(data.path));
+  if (load_meter) load_meter->fill(beat, clock.now().mono);
+  load_history.add(clock.now().wall, beat);  // the last: all of it was measured by now
 }
 
 void Worker::Impl::room_for_output() {

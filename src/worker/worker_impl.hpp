@@ -13,6 +13,8 @@
 #include "worker/core.hpp"
 #include "worker/data_dir.hpp"
 #include "worker/health.hpp"
+#include "worker/load.hpp"
+#include "worker/machine_pages.hpp"
 #include "worker/python_engine.hpp"
 #include "worker/relay.hpp"
 #include "worker/resources.hpp"
@@ -98,11 +100,13 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   std::map<Kind, std::unique_ptr<Engine>> engines;
   PythonEngine* python = nullptr;  // one of them
   std::unique_ptr<net::Listener> health;
+  LoadHistory load_history;
   Effects effects;
   bool acting = false, left = false, gone = false;
   std::unique_ptr<net::Timer> wake, leaving, patience, last, looking, end_of_life;
   Instant armed{}, life_over = Instant::never();
   CpuTicks ticks;
+  std::unique_ptr<LoadMeter> load_meter;
   std::optional<Error> error;
   std::vector<std::function<void()>> done_calls;
   std::function<void(const Error*)> on_ended;

@@ -39,8 +39,8 @@ std::string Worker::Impl::status_json() const {
                  .number("running_ms", (clock.now().mono - run.since).count() / 1000)
                  .done();
   }
-  for (const std::string& note : resources.notes) notes += (notes.empty() ? "" : ",") + quoted(note);
-  if (!python_check.ok()) notes += (notes.empty() ? "" : ",") + quoted(python_check.note);
+  for (const std::string& note : resources.notes) notes += (notes.empty() ? "" : ",") + worker::quoted(note);
+  if (!python_check.ok()) notes += (notes.empty() ? "" : ",") + worker::quoted(python_check.note);
   const net::LinkCounters link = client->counters();
   JsonObject executors;
   if (python) {

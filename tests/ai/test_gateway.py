@@ -183,7 +183,7 @@ def test_a_frame_is_not_held_back(farm, service):
     while b'" has"' not in got:
         got += answer.read1(65536)
     seen = chats(service)[-1]
-    service.wait_for(lambda _: seen.tokens == 3, what="the stall")
+    service.wait_for(lambda _: seen.tokens == 3 and b'" has"' in seen.sent, what="the stall")
     while got != seen.sent:  # its last frame may come in two pieces
         assert seen.sent.startswith(got)
         got += answer.read1(65536)
@@ -305,3 +305,55 @@ def test_headers_of_the_answer(farm, service):
     assert "no-cache" in headers["Cache-Control"]
     assert headers["x-request-id"]
     assert "Authorization" not in chats(service)[-1].headers
+
+
+# -------------------------------------------------------------------------- Ollama's dialect for everybody's models
+
+
+@pytest.mark.parametrize("kind", ["llamacpp", "openai"])
+def test_ollama_client_reaches_models_of_other_services(farm, services, kind):
+    double, model = services[kind], MODEL[kind]
+    double.calm()
+    double.tokens, double.delay_s = 12, 0
+    client = ollama.Client(host=farm.url + "/ollama")
+    chunks = list(client.chat(model=model, messages=HELLO, stream=True))
+    assert "".join(c.message.content or "" for c in chunks) == text(12)
+    assert (chunks[-1].done, chunks[-1].done_reason) == (True, "stop")
+    assert (chunks[-1].prompt_eval_count, chunks[-1].eval_count) == (3, 12)
+    assert chunks[-1].total_duration > 0
+    whole = client.generate(model=model, prompt="one two", options={"num_predict": 4})
+    assert whole.response == text(4)
+    assert whole.eval_count == 4
+    call_of = client.chat(model=model, messages=HELLO, tools=[WEATHER]).message.tool_calls[0]
+    assert dict(call_of.function.arguments) == {"city": "barn"}
+    assert list(client.embed(model=model, input=["one", "two"]).embeddings[1]) == vector("two")
+    assert model in [m.model for m in client.list().models]
+    assert client.show(model).capabilities == ["completion"]
+
+
+@pytest.mark.parametrize("kind", ["llamacpp", "openai"])
+def test_ollama_client_sees_errors_of_other_services(farm, services, kind):
+    double, model = services[kind], MODEL[kind]
+    double.calm()
+    double.tokens, double.delay_s = 12, 0
+    client = ollama.Client(host=farm.url + "/ollama")
+    double.once(error_after=3)
+    said = []
+    with pytest.raises(ollama.ResponseError):
+        for chunk in client.chat(model=model, messages=HELLO, stream=True):
+            said.append(chunk.message.content or "")
+    assert "".join(said) == text(3)
+    with pytest.raises(ollama.ResponseError) as refused:
+        client.chat(model="never-heard-of", messages=HELLO)
+    assert refused.value.status_code == 404
+    assert "never-heard-of" in refused.value.error
+
+
+def test_an_error_of_ollama_has_openais_shape_at_v1(farm, services):
+    double = services["ollama"]
+    double.calm()
+    status, _, body = call(farm.url + "/v1/nothing")
+    assert status == 404
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    status, _, body = call(farm.url + "/ollama/")
+    assert (status, body) == (200, b"Ollama is running")

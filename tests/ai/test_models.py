@@ -158,3 +158,31 @@ def test_fit_is_a_verdict_with_numbers(farm, ollama):
     job = farm.submit(engine="llm", llm=far)
     assert "100000000" in farm("explain", job + "/0").stdout.replace(",", "").replace(" ", "")
     farm("cancel", job)
+
+
+# ------------------------------------------------------------------------------------------------------- over REST
+
+
+def test_sync_list_and_removal_over_rest(farm, ollama):
+    (job,) = farm.ask("/models/sync", {"model": "qwen:0.5b", "workers": ["a"]})["jobs"]
+    assert farm("wait", job["job_id"], "--timeout", "40").returncode == 0
+    farm.offers("qwen:0.5b")
+    (row,) = [m for m in farm.ask("/api/models")["models"] if m["name"] == "qwen:0.5b"]
+    (place,) = row["where"]
+    assert (place["worker_name"], place["service_kind"], place["connected"]) == ("a", "ollama", True)
+    (gone,) = farm.ask("/api/models/qwen:0.5b", method="DELETE")["jobs"]
+    assert farm("wait", gone["job_id"], "--timeout", "40").returncode == 0
+    assert "qwen:0.5b" not in ollama.models
+
+
+def test_a_file_by_its_source_over_rest(farm, files):
+    (job,) = farm.ask("/api/models/sync", {"source": files.url + "/m.gguf", "sha256": SHA, "workers": ["a"]})["jobs"]
+    assert farm("wait", job["job_id"], "--timeout", "40").returncode == 0
+    assert "m.gguf" in kept(farm)
+
+
+def test_reset_over_rest(farm, ollama):
+    job = farm.ask(f"/api/agents/{farm.seen('a')['id']}/reset", {})["job_id"]
+    (row,) = farm.results(job)
+    assert row["status"] == "completed", row
+    assert row["value"]["ready_ms"] >= 0

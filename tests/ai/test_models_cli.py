@@ -5,7 +5,7 @@ import json
 
 import pytest
 from ai_farm import eventually
-from doubles import FileDouble, OllamaDouble
+from doubles import FileDouble, LlamaCppDouble, OllamaDouble
 
 HELD = bytes(range(256)) * 1024
 SHA = hashlib.sha256(HELD).hexdigest()
@@ -80,13 +80,44 @@ def test_fit_tells_a_verdict_with_its_numbers(farm, ollamas):
     assert "models sync" in farm("models", "fit", "nowhere", code=4).stderr
 
 
+def test_ls_shows_how_much_context_can_be_used(farm, ollamas):
+    head, *rows = farm("models", "ls", "--worker", "a").stdout.splitlines()
+    assert head.index("TRAINED") < head.index("USABLE")
+    row = next(r for r in rows if "llama3.2:1b" in r)
+    (one,) = json.loads(farm("models", "ls", "--worker", "a", "--json").stdout)
+    model = next(m for s in one["services"] for m in s["models"] if m["name"] == "llama3.2:1b")
+    assert f"{model['context']:,}" in row
+    assert f"{model['good_context'] or model['max_context']:,}" in row
+
+
+def test_what_is_not_known_of_a_fit_is_a_question(farm, ollamas):
+    with LlamaCppDouble() as llm:
+        farm.worker("loaded", f"llamacpp={llm.url}")
+        (found,) = json.loads(farm("models", "fit", llm.models[0], "--workers", "loaded", "--json").stdout)
+        assert found["free"] is None
+        assert found["overhead"] is None
+        row = farm("models", "fit", llm.models[0], "--workers", "loaded").stdout.splitlines()[1]
+        assert "?" in row
+        assert " 0 " not in row
+
+
+def test_a_slip_in_a_worker_s_name_is_answered_with_the_names(farm, ollamas):
+    said = farm("models", "ls", "--worker", "aa", code=4).stderr
+    assert 'Did you mean "a"?' in said
+    assert "Connected are: a, b" in said
+
+
 def test_reset(farm, ollamas):
     ollamas["a"].loaded = ["llama3.2:1b"]
     (out,) = json.loads(farm("models", "reset", "--workers", "a", "--json").stdout)
     assert out["status"] == "completed"
     assert out["result"]["ready_ms"] >= 0
     assert ollamas["a"].loaded == []
-    assert "ready again after" in farm("models", "reset", "--workers", "b", "--service", "box").stdout
+    said = farm("models", "reset", "--workers", "b", "--service", "box").stdout
+    assert "ready again after" in said
+    assert "had nothing to unload" in said
+    ollamas["b"].loaded = ["llama3.2:1b"]
+    assert "unloaded llama3.2:1b, ready after" in farm("models", "reset", "--workers", "b").stdout
 
 
 def test_what_cannot_be_meant_is_refused(farm, ollamas):

@@ -6,7 +6,7 @@ import re
 import openai
 import pytest
 from ai_farm import call, eventually
-from doubles import ComfyUIDouble, OllamaDouble, text
+from doubles import ComfyUIDouble, LlamaCppDouble, OllamaDouble, text
 from real_llm import RealLLM
 
 OLLAMA = "llama3.2:1b"
@@ -109,6 +109,117 @@ def test_a_killed_worker_ends_its_part(own_farm, doubles):
     machines = done["summary"]["machines"]
     assert machines["a"]["status"] == "completed"
     assert machines["b"]["status"] == "lost"
+
+
+def lane(farm, run_id, name):
+    return farm.ask(f"/api/runs/{run_id}")["summary"]["machines"][name]
+
+
+def ended(farm, run_id, seconds=90):
+    return eventually(
+        lambda: (r := farm.ask(f"/api/runs/{run_id}")).get("status") != "running" and r, seconds, "the end of the run"
+    )
+
+
+def test_a_service_that_dies_ends_its_lane_and_says_why(own_farm, doubles):
+    """Not after the race's patience of ten minutes, and not by failing all repeats at once."""
+    a, b = doubles
+    b.delay_s = 0.05
+    own_farm.worker("a", f"ollama={a.url}")
+    own_farm.worker("b", f"box:ollama={b.url}")
+    run_id = own_farm.ask("/api/runs", {"kind": "llm", "model": OLLAMA, "prompt": "x", "repeats": 20})["run_id"]
+    b.wait_for(lambda d: sum(r.tokens for r in d.requests) > 15, what="the second request")
+    b.stop()
+    why = eventually(lambda: lane(own_farm, run_id, "b").get("waits"), 40, "the reason why the lane waits")
+    assert "its box is down" in why
+    done = ended(own_farm, run_id)
+    machine = done["summary"]["machines"]["b"]
+    assert (machine["status"], machine["error"]) == ("failed", "service_down")
+    assert "its box is down" in machine["message"]
+    assert machine["ok"] >= 1
+    assert machine["failed"] < 10, "its repeats were burnt"
+    assert done["summary"]["machines"]["a"]["ok"] == 20
+    lines = call(f"{own_farm.url}/api/runs/{run_id}/events")[2].decode().splitlines()
+    waits = [e["payload"] for e in map(json.loads, lines) if e["payload"].get("type") == "machine_waits"]
+    assert any("its box is down" in w["why"] and w["ends_in_s"] == 30 for w in waits)
+    assert "its box is down" in own_farm("runs", "show", run_id).stdout
+
+
+def test_a_service_that_only_restarts_goes_on(own_farm, doubles):
+    _, b = doubles
+    b.delay_s = 0.05
+    own_farm.worker("b", f"ollama={b.url}")
+    run_id = own_farm.ask("/api/runs", {"kind": "llm", "model": OLLAMA, "prompt": "x", "repeats": 4})["run_id"]
+    b.wait_for(lambda d: sum(r.tokens for r in d.requests) > 12, what="the second request")
+    b.stop()
+    eventually(lambda: "is down" in (lane(own_farm, run_id, "b").get("waits") or ""), 40, "the lane that waits")
+    with OllamaDouble(tokens=10, port=int(b.url.rsplit(":", 1)[1])):
+        machine = ended(own_farm, run_id)["summary"]["machines"]["b"]
+    assert (machine["status"], machine["ok"], machine["failed"]) == ("completed", 4, 0), machine
+
+
+def test_repeats_do_not_measure_the_prompt_cache(own_farm):
+    with LlamaCppDouble(tokens=4) as llm:
+        own_farm.worker("a", f"llamacpp={llm.url}")
+        asked = ["--model", "smollm2-135m", "--prompt", "one two three four", "--num-ctx", "2048", "--repeats", "2"]
+        cold = race(own_farm, "llm", *asked)
+        assert "cache_note" not in cold["machines"]["a"]
+        assert cold["machines"]["a"]["prompt_tokens_per_s"] > 0
+        llm.set(cached_prompt=True)
+        said = own_farm("race", "llm", *asked, "--cache")
+        assert "from the service's cache" in said.stdout
+        bodies = [r.json for r in llm.requests if r.path == "/v1/chat/completions"]
+        assert [b.get("cache_prompt") for b in bodies] == [False, False, None, None]
+        warm = own_farm.ask("/api/runs")[0]["run_id"]
+        samples = own_farm.ask(f"/api/runs/{warm}")["summary"]["samples"]
+        assert all(s["metrics"]["cached_tokens"] > 0 for s in samples)
+        assert all("prompt_tokens_per_s" not in s["metrics"] for s in samples), "a rate of one token is none"
+
+
+def test_ollama_s_cached_prompt_is_noted(own_farm, doubles):
+    a, _ = doubles
+    own_farm.worker("a", f"ollama={a.url}")
+    a.set(cached_prompt=True)
+    summary = race(own_farm, "llm", "--model", OLLAMA, "--prompt", "x", "--repeats", "2")
+    assert "2 of 2 requests Ollama gave no figures" in summary["machines"]["a"]["cache_note"]
+
+
+@pytest.mark.parametrize(
+    ("op", "n", "figures"),
+    [
+        ("gemm", "128", ["gflops"]),
+        ("memory", "32000000", ["gb_per_s_copy", "gb_per_s_triad"]),
+        ("disk", "1e6", ["mb_per_s_write", "mb_per_s_read"]),
+    ],
+)
+def test_what_a_machine_is_good_for(own_farm, op, n, figures):
+    own_farm.worker("a")
+    asked = ["--op", op, "--n", n, "--threads", "1", "--repeats", "2"]
+    summary = race(own_farm, "compute", *asked)
+    machine = summary["machines"]["a"]
+    assert machine["status"] == "completed", machine
+    assert all(machine[f] > 0 for f in figures)
+    stats = machine["phases"][0]["stats"]
+    assert set(figures) <= set(stats)
+    assert not {"n", "threads"} & set(stats)
+    shown = own_farm("runs", "show", summary["run_id"]).stdout
+    assert "WHAT" in shown
+    assert op in shown
+    assert {"gemm": "GFLOP/S", "memory": "TRIAD GB/S", "disk": "WRITE MB/S"}[op] in shown
+    assert op in own_farm("runs").stdout
+    report = call(f"{own_farm.url}/api/runs/{summary['run_id']}/export?format=html")[2].decode()
+    assert {"gemm": "GFLOP/s", "memory": "Triad GB/s", "disk": "Write MB/s"}[op] in report
+
+
+def test_a_context_that_does_not_fit_is_answered_with_one_that_does(own_farm, doubles):
+    a, _ = doubles
+    a.sizes = {OLLAMA: 10**9}
+    own_farm.worker("a", f"ollama={a.url}")
+    done = own_farm("race", "llm", "--model", OLLAMA, "--prompt", "x", "--num-ctx", "100000000", code=1)
+    better = int(re.search(r"--num-ctx (\d+) is the largest", done.stderr)[1])
+    assert better > 0
+    asked = ["--model", OLLAMA, "--prompt", "x", "--num-ctx", str(better), "--max-tokens", "2"]
+    assert race(own_farm, "llm", *asked)["status"] == "completed"
 
 
 def test_a_mock_is_labelled_and_never_ranked(own_farm, doubles):

@@ -3,6 +3,7 @@ request stops the true engine."""
 
 import json
 
+import ollama
 import openai
 import pytest
 from ai_farm import call, eventually
@@ -37,6 +38,27 @@ def test_chat_and_stream(farm, llm):
     chunks = list(official(farm.url).chat.completions.create(model=llm.model, **asked))
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == direct.choices[0].message.content
     assert chunks[-1].usage.completion_tokens == 12
+
+
+def test_ollamas_dialect_is_told_for_llamacpp(farm, llm):
+    options = {"num_predict": 12, "temperature": 0, "seed": 1}
+    direct = official(llm.url).chat.completions.create(model=llm.model, **ASKED)
+    client = ollama.Client(host=farm.url + "/ollama")
+    whole = client.chat(model=llm.model, messages=HELLO, options=options)
+    assert whole.message.content == direct.choices[0].message.content
+    chunks = list(client.chat(model=llm.model, messages=HELLO, options=options, stream=True))
+    assert "".join(c.message.content or "" for c in chunks) == direct.choices[0].message.content
+    last = chunks[-1]
+    assert (last.done, last.done_reason, last.eval_count) == (True, "length", 12)
+    assert last.prompt_eval_count == direct.usage.prompt_tokens
+    assert 0 < last.eval_duration <= last.total_duration
+    told = client.generate(model=llm.model, prompt=HELLO[0]["content"], options=options)
+    assert told.response == direct.choices[0].message.content, "a prompt goes through the model's template"
+    vectors = official(llm.url).embeddings.create(model=llm.model, input="one").data[0].embedding
+    assert list(client.embed(model=llm.model, input="one").embeddings[0]) == pytest.approx(vectors)
+    with pytest.raises(ollama.ResponseError) as refused:
+        client.chat(model=llm.model, messages=[{"role": "user", "content": "word " * 4000}])
+    assert refused.value.status_code == 400
 
 
 def test_embeddings(farm, llm):

@@ -38,8 +38,11 @@ def test_wrong_input(farm, arguments, says):
 def test_what_is_not_there(farm):
     for what in (["show"], ["compare"], ["export"], ["rm"]):
         assert "no run" in farm("runs", *what, "2024-01-15_143022_abc123", code=4).stderr
-    missing = farm("race", "compute", "--n", "1000", "--workers", "nobody", code=1).stderr
-    assert "nobody" in missing and "No machine is left" in missing
+    missing = farm("race", "compute", "--n", "1000", "--workers", "nobody", code=2).stderr
+    there = [w["name"] for w in farm.json("workers", "ls")]
+    assert "nobody" in missing and all(name in missing for name in there)
+    near = farm("race", "compute", "--n", "1000", "--workers", there[0] + "x", code=2).stderr
+    assert f'Did you mean "{there[0]}"' in near
     nothing = farm("race", "llm", "--model", "no-such-model", "--prompt", "p", code=1).stderr
     assert "No machine is left" in nothing
 

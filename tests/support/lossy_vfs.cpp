@@ -122,10 +122,11 @@ int read_file(sqlite3_file* f, void* out, int amount, sqlite3_int64 at) {
   GRANGE_HOLD(h);
   if (h.begin() != SQLITE_OK) return SQLITE_IOERR_READ;
   const auto size = static_cast<sqlite3_int64>(h.file->live.size());
-  const auto n = static_cast<std::size_t>(std::clamp<sqlite3_int64>(size - at, 0, amount));
+  const auto wanted = static_cast<std::size_t>(std::max(amount, 0));
+  const auto n = std::min(wanted, static_cast<std::size_t>(std::max<sqlite3_int64>(size - at, 0)));
   if (n != 0) std::memcpy(out, h.file->live.data() + at, n);
-  if (n == static_cast<std::size_t>(amount)) return SQLITE_OK;
-  std::memset(static_cast<char*>(out) + n, 0, static_cast<std::size_t>(amount) - n);
+  if (n == wanted) return SQLITE_OK;
+  std::memset(static_cast<char*>(out) + n, 0, wanted - n);
   return SQLITE_IOERR_SHORT_READ;
 }
 

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "base/limits.hpp"
+#include "server/api/bad.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
 
@@ -16,11 +17,7 @@ namespace {
 
 namespace json = boost::json;
 
-Error bad(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
-
-std::string shown(const pb::JobSpec& job) {
+std::string job_name(const pb::JobSpec& job) {
   return cut_utf8(job.name(), limits::kNameBytes);
 }
 
@@ -44,9 +41,9 @@ std::string spell_cycle(const std::vector<const pb::JobSpec*>& jobs, const Graph
   path.erase(path.begin(), std::find(path.begin(), path.end(), at));
   std::string out;
   constexpr std::size_t most = 20;
-  for (std::size_t i = 0; i < path.size() && i < most; ++i) out += "\"" + shown(*jobs[path[i]]) + "\" waits for ";
+  for (std::size_t i = 0; i < path.size() && i < most; ++i) out += "\"" + job_name(*jobs[path[i]]) + "\" waits for ";
   if (path.size() > most) out += fmt::format("... ({} more) ", path.size() - most);
-  return out + "\"" + shown(*jobs[at]) + "\"";
+  return out + "\"" + job_name(*jobs[at]) + "\"";
 }
 
 }  // namespace
@@ -89,7 +86,8 @@ Result<GraphOrder> order_graph(const std::vector<const pb::JobSpec*>& jobs) {
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     if (jobs[i]->name().empty()) continue;
     if (!by_name.emplace(jobs[i]->name(), i).second)
-      return bad(fmt::format("Two jobs of the graph are named \"{}\"; give each a name of its own.", shown(*jobs[i])));
+      return bad(
+          fmt::format("Two jobs of the graph are named \"{}\"; give each a name of its own.", job_name(*jobs[i])));
   }
   GraphOrder out;
   out.siblings.resize(jobs.size());

@@ -17,7 +17,7 @@ std::vector<const pb::JobSpec*> specs(const std::vector<JobFile>& files) {
   return out;
 }
 
-std::string refusal(std::string_view text) {
+std::string graph_refusal(std::string_view text) {
   auto files = read_graph_file(text);
   if (!files) return files.error().message;
   auto order = order_graph(specs(*files));
@@ -57,10 +57,10 @@ TEST(Graph, RefusalsSayWhatIsWrong) {
       {"{", "ends before"},
   };
   for (const auto& [text, expected] : cases)
-    EXPECT_NE(refusal(text).find(expected), std::string::npos) << text << " -> " << refusal(text);
+    EXPECT_NE(graph_refusal(text).find(expected), std::string::npos) << text << " -> " << graph_refusal(text);
   std::string many = R"({"jobs":[)";
   for (std::size_t i = 0; i <= limits::kGraphJobs; ++i) many += std::string(i == 0 ? "" : ",") + "{}";
-  EXPECT_NE(refusal(many + "]}").find("may have"), std::string::npos);
+  EXPECT_NE(graph_refusal(many + "]}").find("may have"), std::string::npos);
 }
 
 // A random graph is ordered exactly when it has no cycle; a cycle that is named is one.

@@ -1,4 +1,6 @@
 // The tables of a job file that belong to engines: read, written back, and what they may say.
+#include "ai/llm_options.hpp"
+#include "server/api/bad.hpp"
 #include "server/api/job_keys.hpp"
 #include "server/api/validate.hpp"
 #include "server/text.hpp"
@@ -8,11 +10,7 @@ namespace grange::server {
 
 namespace {
 
-constexpr std::int64_t kMostN = 1'000'000'000'000'000;  // as far as the sieves go
-
-Error bad(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
+constexpr std::int64_t kMostPrimesOf = 1'000'000'000'000'000;  // as far as the sieves go
 
 void builtin_keys(Keys& inner, pb::BuiltinSpec& out) {
   inner.text("op", *out.mutable_op());
@@ -33,7 +31,7 @@ void compute_keys(Keys& inner, pb::ComputeSpec& out) {
   inner.text("op", *out.mutable_op());
   inner.text("algorithm", *out.mutable_algorithm());
   std::int64_t number = 0;
-  if (inner.integer("n", 0, kMostN, number)) out.set_n(static_cast<std::uint64_t>(number));
+  if (inner.integer("n", 0, kMostPrimesOf, number)) out.set_n(static_cast<std::uint64_t>(number));
   if (inner.integer("threads", 0, 4096, number)) out.set_threads(static_cast<std::uint32_t>(number));
 }
 
@@ -114,8 +112,10 @@ Result<> check_compute(const pb::ComputeSpec& compute) {
   if (compute.op() == "primes" &&
       !one_of(compute.algorithm(), {"", "segmented_sieve", "simple_sieve", "trial_division", "primesieve"}))
     return bad("compute.algorithm must be segmented_sieve, simple_sieve, trial_division or primesieve.");
-  if (compute.op() != "primes" && !compute.algorithm().empty())
-    return bad("compute.algorithm belongs to the op \"primes\".");
+  if (compute.op() == "gemm" && !one_of(compute.algorithm(), {"", "double", "single"}))
+    return bad("compute.algorithm of gemm must be double or single.");
+  if (one_of(compute.op(), {"memory", "disk"}) && !compute.algorithm().empty())
+    return bad("compute.algorithm belongs to the ops \"primes\" and \"gemm\".");
   return {};
 }
 
@@ -123,7 +123,8 @@ Result<> check_llm(const pb::LlmSpec& llm) {
   if (!one_of(llm.op(), {"", "chat", "generate", "embed"})) return bad("llm.op must be chat, generate or embed.");
   if (llm.model().empty()) return bad("llm.model is missing: name a model, such as \"llama3.2\".");
   if (!valid_name(llm.model())) return bad("llm.model is not a name of a model.");
-  return check_object(llm.options_json(), "llm.options");
+  if (auto ok = check_object(llm.options_json(), "llm.options"); !ok) return ok;
+  return ai::check_options(llm.options_json(), "llm.options.");
 }
 
 Result<> check_image(const pb::ImageSpec& image) {
@@ -151,7 +152,7 @@ Result<> check_models(const pb::ModelsSpec& models) {
   return {};
 }
 
-std::string text_at(const std::string& object, std::string_view key) {
+std::string text_in(const std::string& object, std::string_view key) {
   const json::value value = parsed(object);
   const json::value* found = value.is_object() ? value.get_object().if_contains(key) : nullptr;
   return found != nullptr && found->is_string() ? std::string(found->get_string()) : std::string();
@@ -233,7 +234,7 @@ Result<> check_ai_engine(pb::JobSpec& spec) {
   }
   if (engine == "image") {
     if (auto ok = check_image(spec.image()); !ok) return ok;
-    const std::string checkpoint = text_at(spec.image().params_json(), "checkpoint");
+    const std::string checkpoint = text_in(spec.image().params_json(), "checkpoint");
     if (!spec.image().allow_mock() && !forced && !checkpoint.empty()) need_model(spec, checkpoint, 0);
     return {};
   }
@@ -253,7 +254,7 @@ std::string ai_name(const pb::JobSpec& spec) {
     return spec.compute().op() + (spec.compute().algorithm().empty() ? "" : " " + spec.compute().algorithm());
   if (spec.engine() == "llm") return spec.llm().model();
   if (spec.engine() == "image") {
-    const std::string checkpoint = text_at(spec.image().params_json(), "checkpoint");
+    const std::string checkpoint = text_in(spec.image().params_json(), "checkpoint");
     return checkpoint.empty() ? "image" : checkpoint;
   }
   if (spec.engine() == "remote") return spec.remote().target();

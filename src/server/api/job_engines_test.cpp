@@ -53,6 +53,13 @@ TEST(JobEngines, ArgumentsAreJsonLists) {
   EXPECT_EQ(file->pages.at(0).bytes, R"(["a"][{"prompt":"b"}])");
 }
 
+TEST(JobEngines, CountsMayBeWrittenAsPeopleWriteThem) {
+  const auto spec = valid(R"({"compute": {"op": "gemm", "algorithm": "single", "n": 1e3}, "count": 2.0})");
+  ASSERT_TRUE(spec) << spec.error().message;
+  EXPECT_EQ(spec->compute().n(), 1000u);
+  EXPECT_EQ(spec->count(), 2u);
+}
+
 TEST(JobEngines, EachIsWrittenBackAsItWasRead) {
   for (
       const char* text : {
@@ -77,10 +84,14 @@ TEST(JobEngines, WhatMakesNoSenseIsRefusedByName) {
       {R"({"llm": {"model": "m", "promt": "x"}})", "llm.prom"},
       {R"({"llm": {"model": "m", "options": 5}})", "llm.options"},
       {R"({"llm": {"model": "m", "options": {"num_ctx": "many"}}})", "num_ctx"},
+      {R"({"llm": {"model": "m", "options": {"max_token": 5}}})", "Did you mean \"max_tokens\"?"},
+      {R"({"llm": {"model": "m", "options": {"extra": [1]}}})", "llm.options.extra"},
       {R"({"llm": {"model": "m", "op": "sing"}})", "llm.op"},
       {R"({"compute": {"op": "sums"}})", "compute.op"},
       {R"({"compute": {"op": "gemm", "algorithm": "primesieve"}})", "compute.algorithm"},
       {R"({"compute": {"n": -1}})", "compute.n"},
+      {R"({"compute": {"n": 1.5}})", "compute.n"},
+      {R"({"compute": {"op": "disk", "algorithm": "single"}})", "compute.algorithm"},
       {R"({"image": {}})", "image.params"},
       {R"({"remote": {"target": "x"}})", "remote.service"},
       {R"({"remote": {"service": "openai"}})", "remote.target"},

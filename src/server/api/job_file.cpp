@@ -1,6 +1,7 @@
 #include "server/api/job_file.hpp"
 
 #include "base/limits.hpp"
+#include "server/api/bad.hpp"
 #include "server/api/job_keys.hpp"
 #include "server/api/validate.hpp"
 #include "server/text.hpp"
@@ -8,10 +9,6 @@
 
 namespace grange::server {
 namespace {
-
-Error bad(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
 
 void read_files_in(Keys& keys, pb::CommandSpec& command) {
   const json::array* files = keys.list("files_in");

@@ -41,6 +41,9 @@ class Keys {
       number = value->get_int64();
     } else if (value->is_uint64()) {
       number = static_cast<std::int64_t>(std::min<std::uint64_t>(value->get_uint64(), INT64_MAX));
+    } else if (value->is_double() && std::abs(value->get_double()) <= 9007199254740992.0 &&
+               value->get_double() == std::floor(value->get_double())) {
+      number = static_cast<std::int64_t>(value->get_double());  // 1e6, as people write it
     } else {
       return wrong(key, "must be a whole number");
     }
@@ -171,6 +174,11 @@ class Keys {
   std::vector<std::string_view> known_;
   std::optional<Error> error_;
 };
+
+// As the API writes a duration.
+inline json::value in_seconds(std::uint64_t ms) {
+  return static_cast<double>(ms) / 1000.0;
+}
 
 // Parts of a job that have a file of their own (job_needs.cpp, job_times.cpp).
 void read_engines(Keys& keys, pb::JobSpec& spec);  // the tables of engines; "command" is not one

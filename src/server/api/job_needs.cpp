@@ -63,10 +63,6 @@ void read_rule(Keys& keys, pb::RetryRule& rule) {
   read_backoff(keys, rule);
 }
 
-json::value seconds(std::uint64_t ms) {
-  return static_cast<double>(ms) / 1000.0;
-}
-
 }  // namespace
 
 std::optional<core::FailureClass> read_failure_class(std::string_view text) {
@@ -168,7 +164,7 @@ json::object write_requirements(const pb::Requirements& needs, bool whole) {
   if (whole || needs.memory_bytes() != 0) out["memory"] = needs.memory_bytes();
   if (whole || needs.disk_bytes() != 0) out["disk"] = needs.disk_bytes();
   if (whole || needs.gpu_memory_bytes() != 0) out["gpu_memory"] = needs.gpu_memory_bytes();
-  if (whole || needs.min_life_ms() != 0) out["min_life"] = seconds(needs.min_life_ms());
+  if (whole || needs.min_life_ms() != 0) out["min_life"] = in_seconds(needs.min_life_ms());
   if (whole || !needs.model().empty()) out["needs_model"] = needs.model();
   if (whole || needs.context() != 0) out["context"] = needs.context();
   if (whole || !needs.pool().empty()) out["pool"] = needs.pool();
@@ -185,8 +181,8 @@ json::object write_requirements(const pb::Requirements& needs, bool whole) {
 void write_retry(const pb::Retry& retry, json::object& out) {
   json::object to;
   if (retry.max_attempts() != 0) to["max_attempts"] = retry.max_attempts();
-  if (retry.base_ms() != 0) to["base_seconds"] = seconds(retry.base_ms());
-  if (retry.cap_ms() != 0) to["cap_seconds"] = seconds(retry.cap_ms());
+  if (retry.base_ms() != 0) to["base_seconds"] = in_seconds(retry.base_ms());
+  if (retry.cap_ms() != 0) to["cap_seconds"] = in_seconds(retry.cap_ms());
   if (retry.crash_limit() != 0) to["crash_limit"] = retry.crash_limit();
   if (retry.rules_size() > 0) {
     json::array rules;
@@ -194,8 +190,8 @@ void write_retry(const pb::Retry& retry, json::object& out) {
       json::object one{{"on", core::name(static_cast<core::FailureClass>(rule.failure()))}};
       if (!rule.exception().empty()) one["type"] = rule.exception();
       one["max_attempts"] = rule.max_attempts();
-      if (rule.base_ms() != 0) one["base_seconds"] = seconds(rule.base_ms());
-      if (rule.cap_ms() != 0) one["cap_seconds"] = seconds(rule.cap_ms());
+      if (rule.base_ms() != 0) one["base_seconds"] = in_seconds(rule.base_ms());
+      if (rule.cap_ms() != 0) one["cap_seconds"] = in_seconds(rule.cap_ms());
       rules.push_back(std::move(one));
     }
     to["rules"] = std::move(rules);

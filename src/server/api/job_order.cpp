@@ -129,10 +129,6 @@ void read_unique(Keys& keys, pb::JobSpec& spec) {
   if (auto result = inner.finish(); !result) keys.fail(std::move(result).error());
 }
 
-json::value seconds(std::uint64_t ms) {
-  return static_cast<double>(ms) / 1000.0;
-}
-
 json::value time_text(std::uint64_t ms) {
   return json::string(iso_time(WallMs{static_cast<std::int64_t>(ms)}));
 }
@@ -247,8 +243,8 @@ void write_order(const pb::JobSpec& spec, json::object& out) {
   }
   if (spec.not_before_ms() != 0) out["not_before"] = time_text(spec.not_before_ms());
   if (spec.deadline_ms() != 0) out["deadline"] = time_text(spec.deadline_ms());
-  if (spec.result_ttl_ms() != 0) out["result_ttl"] = seconds(spec.result_ttl_ms());
-  if (spec.grace_ms() != 0) out["grace"] = seconds(spec.grace_ms());
+  if (spec.result_ttl_ms() != 0) out["result_ttl"] = in_seconds(spec.result_ttl_ms());
+  if (spec.grace_ms() != 0) out["grace"] = in_seconds(spec.grace_ms());
   if (spec.has_stages()) {
     json::object stages;
     const pb::Stages& s = spec.stages();
@@ -258,7 +254,7 @@ void write_order(const pb::JobSpec& spec, json::object& out) {
                                                                            {"download", s.download_ms()},
                                                                            {"execute", s.execute_ms()},
                                                                            {"upload", s.upload_ms()}}) {
-      if (ms != 0) stages[name] = seconds(ms);
+      if (ms != 0) stages[name] = in_seconds(ms);
     }
     out["stages"] = std::move(stages);
   }
@@ -270,7 +266,7 @@ void write_order(const pb::JobSpec& spec, json::object& out) {
   }
   if (!spec.unique().empty()) {
     if (spec.unique_ms() != 0) {
-      out["unique"] = json::object{{"word", spec.unique()}, {"for", seconds(spec.unique_ms())}};
+      out["unique"] = json::object{{"word", spec.unique()}, {"for", in_seconds(spec.unique_ms())}};
     } else {
       out["unique"] = spec.unique();
     }

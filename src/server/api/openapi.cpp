@@ -83,9 +83,11 @@ object schemas() {
       "failed_in_a_row:integer "
       "running:integer backlog:integer window:integer connected:boolean dialect:string* "
       "first_seen:string last_seen:string tasks_completed:integer "
-      "tasks_failed:integer run_ms:number cpu_percent:number* memory_used_bytes:integer* version:string "
+      "tasks_failed:integer run_ms:number cpu_percent:number* memory_used_bytes:integer* load:object paused:boolean "
+      "version:string "
       "python_version:string* sandbox:string notes:array",
-      "A worker. status: online, busy, quarantined, draining, reconnecting or offline. services: {name, kind, state, "
+      "A worker. status: online, busy, paused, quarantined, draining, reconnecting or offline. services: {name, kind, "
+      "state, "
       "version, note, parallel, models}; a model's fit is GOOD, RISK, FAIL or UNKNOWN on this machine.");
   out["WorkerFailure"] = schema(
       "id:integer worker_id:string* job_id:string task_id:string index:integer attempt:integer failure:string "
@@ -121,7 +123,8 @@ object schemas() {
   out["Explanation"] = schema(
       "job:string* task:string* state:string summary:string waits:array workers:array workers_in_all:integer "
       "workers_could:integer workers_now:integer tasks_before:integer next_change:string*",
-      "Why work waits. waits: {code, text, have, need, until}; workers: {worker, could, now, alternative, why}. could: "
+      "Why work waits. waits: {code, text, have, need, until}; workers: {worker, name, could, now, alternative, why}. "
+      "could: "
       "once it is free; now: there is room this moment; next_change: the soonest time at which something changes by "
       "itself.");
   out["PauseJob"] = schema("freeze:boolean", "freeze: what runs stands still, too.");
@@ -165,7 +168,8 @@ object schemas() {
   out["ScheduleRun"] = schema("job_id:string", "The job of the run.");
   out["RunFile"] = schema(
       "kind:string workers:array model:string prompt:string system:string service:string max_tokens:integer "
-      "num_ctx:integer temperature:number top_p:number options:object op:string algorithm:string n:integer "
+      "num_ctx:integer temperature:number top_p:number cache:boolean options:object op:string algorithm:string "
+      "n:integer "
       "threads:integer checkpoint:string negative:string steps:integer width:integer height:integer batch:integer "
       "cfg:number sampler:string scheduler:string workflow:object seed:integer repeats:integer warmup:integer "
       "target_ttft_ms:number target_itl_ms:number force:boolean allow_mock:boolean",
@@ -213,14 +217,62 @@ object schemas() {
   out["ModelList"] = schema("object:string data:array", "All models.");
   out["ModelEntry"] = schema("id:string object:string created:integer owned_by:string grange:object",
                              "A model. grange: {kind, context, bytes, loaded, places}.");
+  out["MachineModels"] =
+      schema("models:array",
+             "Models: {name, kind, bytes, family, parameters, quantization, context, digest, loaded, "
+             "where}; where: {worker_id, worker_name, connected, service, service_kind, state, bytes, "
+             "loaded, fit, good_context, max_context}.");
+  out["ModelSync"] = schema(
+      "model:string models:array source:string sha256:string folder:string service:string workers:array",
+      "model: as Ollama knows it, or with a source a file's name. source (or from): a URL, or the SHA-256 of a blob of "
+      "the farm. workers: ids or names; left out: all that can.");
+  out["CheckpointSync"] = schema("checkpoint:string source:string sha256:string checkpoints:array workers:array",
+                                 "One checkpoint, or a list of {name, source, sha256}.");
+  out["ModelRemoval"] = schema("workers:array service:string folder:string", "From where; left out: from all.");
+  out["ModelReset"] = schema("service:string", "Only the service of this name; left out: all of the worker.");
+  out["ModelJobs"] = schema("jobs:array", "{job_id, worker_id, worker_name, model} each.");
+  out["ResetJob"] = schema("job_id:string worker_id:string", "The job; its result says when all was ready again.");
   out["OllamaModels"] = schema("models:array", "Models in Ollama's form.");
   out["OllamaVersion"] = schema("version:string", "Its version.");
   out["Gateway"] = schema(
       "active:integer waiting:integer requests:integer completed:integer failed:integer cancelled:integer "
       "refused:integer tokens_in:integer tokens_out:integer uncounted:integer bytes:integer failovers:integer "
-      "ttft_ms:object limits:object services:array usage:array recent:array",
+      "ttft_ms:object limits:object services:array usage_since:string usage:array usage_by_principal:array "
+      "usage_by_model:array recent:array",
       "active: streams now; uncounted: answers that did not say how many tokens they had; failovers: requests that "
       "went on to another service. ttft_ms: from a request's arrival to the first byte of its answer, of recent ones.");
+  out["Overview"] = schema(
+      "stats:object throughput:object wait_ms:object failures:object use:object distribution:array attention:array",
+      "The farm at a glance. stats: as Stats; throughput: {completed_per_s, submitted_per_s, failed_per_s} of the last "
+      "10 s; wait_ms: {p50, p95} of tasks that started in the last 5 minutes, from when they could, or null; failures: "
+      "attempts of the last hour by class; use: {cores, memory, gpus} of the machines that are connected; "
+      "distribution: "
+      "{worker_id, name, running, completed}; attention: {kind, severity, title, text, job_id, worker_id}, worst "
+      "first.");
+  out["Overview"].as_object()["properties"].as_object()["stats"] = object{{"$ref", "#/components/schemas/Stats"}};
+  out["History"] = schema("span:string step_ms:integer times_ms:array series:object",
+                          "The farm over time. series: by name a list with one number, or null, for each of times_ms: "
+                          "completed, failed and submitted tasks a second, queued, running, workers, wait_p50_ms, "
+                          "wait_p95_ms, cpu_percent, memory_used_bytes, gpu_percent.");
+  out["TaskGrid"] = schema("total:integer from:integer to:integer per_cell:integer states:object",
+                           "How many tasks of each cell are in each state: pending, running, completed, failed, "
+                           "cancelled, blocked, paused. A "
+                           "state that no task is in is left out. Cell i holds the tasks from from + i * per_cell on.");
+  out["WorkerLook"] =
+      object{{"allOf", array{object{{"$ref", "#/components/schemas/Worker"}},
+                             schema("tasks:array", "With what it holds now: {job_id, index, name, attempt, since}.")}}};
+  out["WorkerHistory"] =
+      object{{"type", "object"},
+             {"description", "By worker: lists of equal length, oldest first. null: not measured."},
+             {"additionalProperties",
+              schema("times_ms:array cpu_percent:array memory_used_bytes:array network_in_bytes_per_s:array "
+                     "network_out_bytes_per_s:array disk_read_bytes_per_s:array disk_write_bytes_per_s:array "
+                     "temperature_c:array gpu_percent:array",
+                     "gpu_percent: the busiest of its GPUs.")}};
+  out["Join"] = schema("command:string url:string token_needed:boolean token:string note:string",
+                       "What to type on a new machine. token: only for who has it already.");
+  out["Setting"] = schema("name:string value:string from:string help:string",
+                          "A setting. from: default, environment, command line or file.");
   out["OpenApi"] = of_type("object");
   return out;
 }
@@ -287,76 +339,6 @@ std::string openapi_json() {
                                                      {"scheme", "bearer"},
                                                      {"description", "Only when the server was given a token"}}}}}}}};
   return json::serialize(document);
-}
-
-std::string docs_html() {
-  return R"(<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>Grange API</title><link rel="stylesheet" href="/assets/page.css"></head>
-<body><header><h1>Grange <span>API</span></h1><nav><a href="/">Farm</a><a href="/openapi.json">openapi.json</a></nav></header>
-<main id="docs"><p class="muted">Reading the document&hellip;</p></main>
-<script src="/assets/docs.js"></script></body></html>
-)";
-}
-
-std::string_view docs_script() {
-  return R"JS('use strict';
-const make = (tag, text, cls) => { const e = document.createElement(tag); if (text) e.textContent = text; if (cls) e.className = cls; return e; };
-const schemaName = (content) => {
-  if (!content) return '';
-  const type = Object.keys(content)[0], s = content[type].schema;
-  if (s.$ref) return s.$ref.split('/').pop();
-  if (s.items && s.items.$ref) return 'list of ' + s.items.$ref.split('/').pop();
-  return type;
-};
-const typeName = (s) => s.type ? [].concat(s.type).join(' or ') : s.oneOf ? s.oneOf.map(typeName).join(' or ') : 'any';
-fetch('/openapi.json').then(r => r.json()).then(doc => {
-  const main = document.getElementById('docs');
-  main.textContent = '';
-  main.append(make('p', doc.info.description));
-  const groups = {};
-  for (const [path, methods] of Object.entries(doc.paths))
-    for (const [method, op] of Object.entries(methods)) (groups[op.tags[0]] ??= []).push([method, path, op]);
-  for (const [tag, list] of Object.entries(groups)) {
-    main.append(make('h2', tag));
-    for (const [method, path, op] of list) {
-      const box = make('details', '', 'route');
-      const head = make('summary');
-      head.append(make('b', method.toUpperCase(), 'method ' + method), make('code', path), make('span', op.summary, 'muted'));
-      box.append(head);
-      if (op.parameters.length) {
-        const table = make('table');
-        for (const p of op.parameters) {
-          const row = make('tr');
-          row.append(make('td', p.name), make('td', p.in + ', ' + typeName(p.schema)), make('td', p.description));
-          table.append(row);
-        }
-        box.append(table);
-      }
-      const body = op.requestBody && schemaName(op.requestBody.content), answer = schemaName(op.responses['200'].content);
-      if (body) box.append(make('p', 'Takes: ' + body));
-      if (answer) box.append(make('p', 'Answers: ' + answer));
-      box.append(make('p', 'Right: ' + op['x-action'] + (op.security ? ' (open to all)' : ''), 'muted'));
-      main.append(box);
-    }
-  }
-  main.append(make('h2', 'schemas'));
-  for (const [name, s] of Object.entries(doc.components.schemas)) {
-    const box = make('details', '', 'route');
-    const head = make('summary');
-    head.append(make('b', name), make('span', s.description || '', 'muted'));
-    box.append(head);
-    const table = make('table');
-    for (const [key, value] of Object.entries(s.properties || {})) {
-      const row = make('tr');
-      row.append(make('td', key), make('td', typeName(value)));
-      table.append(row);
-    }
-    box.append(table);
-    main.append(box);
-  }
-});
-)JS";
 }
 
 }  // namespace grange::server

@@ -80,6 +80,8 @@ class Operations {
   void set_policy(const Principal& who, std::string policy, Done<Unit> done);
   void drain(const Principal& who, const std::string& worker, Done<Unit> done);
   void release_worker(const Principal& who, const std::string& worker, Done<Unit> done);
+  void pause_worker(const Principal& who, const std::string& worker, bool pause, Done<Unit> done);
+  void forget_worker(const Principal& who, const std::string& worker, Done<Unit> done);
   void clear_database(const Principal& who, Done<Unit> done);
 
   // For those who were authorized for the job before.

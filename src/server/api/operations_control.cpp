@@ -254,6 +254,23 @@ void Operations::release_worker(const Principal& who, const std::string& worker,
       *number, [post = s_.post, done = std::move(done)](Result<> r) { post([done, r = std::move(r)] { done(r); }); });
 }
 
+void Operations::pause_worker(const Principal& who, const std::string& worker, bool pause, Done<Unit> done) {
+  if (auto may = authorize(who, Action::pause_worker, {"worker", worker}); !may) return done(std::move(may).error());
+  const auto number = s_.workers->known(worker);
+  if (!number) return done(number.error());
+  s_.queue->pause_worker(*number, pause, [post = s_.post, done = std::move(done)](Result<> r) {
+    post([done, r = std::move(r)] { done(r); });
+  });
+}
+
+void Operations::forget_worker(const Principal& who, const std::string& worker, Done<Unit> done) {
+  if (auto may = authorize(who, Action::forget_worker, {"worker", worker}); !may) return done(std::move(may).error());
+  const auto number = s_.workers->known(worker);
+  if (!number) return done(number.error());
+  s_.queue->forget_worker(
+      *number, [post = s_.post, done = std::move(done)](Result<> r) { post([done, r = std::move(r)] { done(r); }); });
+}
+
 void Operations::set_policy(const Principal& who, std::string policy, Done<Unit> done) {
   if (auto may = authorize(who, Action::set_policy, {"policy", policy}); !may) return done(std::move(may).error());
   s_.queue->set_policy(policy, [this, post = s_.post, policy, done](Result<> result) {

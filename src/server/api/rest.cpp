@@ -5,17 +5,19 @@
 #include <charconv>
 
 #include "server/api/job_keys.hpp"
+#include "server/gateway/dialect.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
 
 namespace grange::server {
 
 std::map<std::string, std::string> security_headers() {
-  return {
-      {"Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"},
-      {"X-Content-Type-Options", "nosniff"},
-      {"Referrer-Policy", "no-referrer"},
-      {"Cross-Origin-Resource-Policy", "same-origin"}};
+  return {{"Content-Security-Policy",
+           "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+           "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+          {"X-Content-Type-Options", "nosniff"},
+          {"Referrer-Policy", "no-referrer"},
+          {"Cross-Origin-Resource-Policy", "same-origin"}};
 }
 
 namespace {
@@ -98,12 +100,25 @@ void RestCall::answer(int status, const boost::json::value& body, std::map<std::
 }
 
 void RestCall::fail(const Error& error) const {
+  const auto dialect = gateway::dialect_at(request().path);
   std::map<std::string, std::string> headers;
   if (error.cls == ErrorClass::unauthenticated) headers["WWW-Authenticate"] = "Bearer";
   if (error.cls == ErrorClass::rate_limited || error.cls == ErrorClass::unavailable ||
       error.cls == ErrorClass::storage_full)
     headers["Retry-After"] = std::to_string(retry_after(error));
-  answer_text(http_status(error.cls), "application/json", error_body(error), std::move(headers));
+  answer_text(http_status(error.cls), "application/json",
+              dialect ? gateway::fault_body(*dialect, gateway::fault_of(error)) : error_body(error),
+              std::move(headers));
+}
+
+void RestCall::wrong_method(const std::string& allow) const {
+  const Error error{ErrorClass::invalid_argument, "This path takes " + allow + "."};
+  const auto dialect = gateway::dialect_at(request().path);
+  gateway::Fault fault = gateway::fault_of(error);
+  fault.status = 405;
+  fault.code = "method_not_allowed";
+  answer_text(405, "application/json", dialect ? gateway::fault_body(*dialect, fault) : error_body(error),
+              {{"Allow", allow}});
 }
 
 bool RestCall::number(const std::string& name, std::uint64_t least, std::uint64_t most, std::uint64_t fallback,
@@ -144,10 +159,11 @@ void Rest::handle(net::HttpExchangePtr exchange) {
   call->who = std::move(*who);
   Match match = match_route(call->request().method, call->request().path);
   if (match.route == nullptr) {
-    if (!match.allow.empty()) {
-      return call->answer_text(405, "application/json",
-                               error_body({ErrorClass::invalid_argument, "This path takes " + match.allow + "."}),
-                               {{"Allow", match.allow}});
+    if (!match.allow.empty()) return call->wrong_method(match.allow);
+    const std::string& method = call->request().method;
+    if ((method == "GET" || method == "HEAD") && authorize(call->who, Action::see_page, {"page"}).ok() &&
+        web_file(call, call->request().path)) {
+      return;
     }
     return call->fail({ErrorClass::not_found, "There is nothing at " + cut_utf8(call->request().path, 256) +
                                                   ". What there is stands at /docs"});

@@ -30,6 +30,7 @@ struct RestCall {
   void answer_text(int status, std::string_view type, std::string body,
                    std::map<std::string, std::string> headers = {}) const;
   void fail(const Error& error) const;
+  void wrong_method(const std::string& allow) const;
   // A whole number in [least, most]; absent: `fallback`. False: the call was answered with an error.
   bool number(const std::string& name, std::uint64_t least, std::uint64_t most, std::uint64_t fallback,
               std::uint64_t& out) const;
@@ -76,6 +77,7 @@ class Rest {
   void put_policy(RestCallPtr call);
   void get_events(RestCallPtr call);
   void get_page(RestCallPtr call);
+  void get_moved_page(RestCallPtr call);
   void get_asset(RestCallPtr call);
   void get_docs(RestCallPtr call);
   void get_openapi(RestCallPtr call);
@@ -122,16 +124,34 @@ class Rest {
   void get_workers(RestCallPtr call);
   void drain_worker(RestCallPtr call);
   void release_worker(RestCallPtr call);
+  void pause_worker(RestCallPtr call);
+  void resume_worker(RestCallPtr call);
+  void forget_worker(RestCallPtr call);
   void get_failures(RestCallPtr call);
+  // the dashboard's pages (server/overview/rest_overview.cpp)
+  void get_overview(RestCallPtr call);
+  void get_history(RestCallPtr call);
+  void get_grid(RestCallPtr call);
+  void get_worker(RestCallPtr call);
+  void get_worker_history(RestCallPtr call);
+  void get_join(RestCallPtr call);
+  void get_settings(RestCallPtr call);
   void get_failure_stats(RestCallPtr call);
   // the gateway (server/gateway/routes.cpp)
   void pass_on(RestCallPtr call);
   void list_v1_models(RestCallPtr call);
   void get_v1_model(RestCallPtr call);
+  void get_ollama(RestCallPtr call);
   void get_ollama_tags(RestCallPtr call);
   void get_ollama_ps(RestCallPtr call);
   void get_ollama_version(RestCallPtr call);
   void get_gateway(RestCallPtr call);
+  // models on machines (server/api/rest_machines.cpp)
+  void get_machine_models(RestCallPtr call);
+  void sync_models(RestCallPtr call);
+  void sync_checkpoints(RestCallPtr call);
+  void remove_model(RestCallPtr call);
+  void reset_worker(RestCallPtr call);
   // races (server/runs/rest_runs.cpp)
   void post_run(RestCallPtr call);
   void preflight_run(RestCallPtr call);
@@ -155,8 +175,10 @@ class Rest {
 
  private:
   struct LogFollow;
+  bool web_file(const RestCallPtr& call, std::string_view path);
   void cancel(const RestCallPtr& call, std::optional<std::uint32_t> index);
   void explain(const RestCallPtr& call, const std::string& job, std::optional<std::uint32_t> index);
+  void answer_explained(const RestCallPtr& call, const core::Explanation& explained, const std::string& id);
   void set_schedule_paused(const RestCallPtr& call, bool paused);
   void follow_logs(RestCallPtr call, JobMetaPtr meta, std::optional<std::uint32_t> index, std::int64_t after);
   void pump_logs(const std::shared_ptr<LogFollow>& follow);

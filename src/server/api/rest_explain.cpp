@@ -63,7 +63,7 @@ void Rest::post_plan(RestCallPtr call) {
         if (!file) return call->fail(file.error());
         operations_.plan(call->who, to_input(std::move(**file)), [this, call](Result<core::Explanation> plan) {
           if (!plan) return call->fail(plan.error());
-          call->answer(200, explanation_json(*plan, "", *s_.workers));
+          answer_explained(call, *plan, "");
         });
       });
 }
@@ -71,8 +71,22 @@ void Rest::post_plan(RestCallPtr call) {
 void Rest::explain(const RestCallPtr& call, const std::string& job, std::optional<std::uint32_t> index) {
   operations_.explain(call->who, job, index, [this, call](Result<std::pair<JobMetaPtr, core::Explanation>> found) {
     if (!found) return call->fail(found.error());
-    call->answer(200, explanation_json(found->second, found->first->id, *s_.workers));
+    answer_explained(call, found->second, found->first->id);
   });
+}
+
+// With the names that people gave their workers: the store has them.
+void Rest::answer_explained(const RestCallPtr& call, const core::Explanation& explained, const std::string& id) {
+  s_.readers->read<WorkerWordsMap>(
+      [](store::Reader& reader) -> Result<WorkerWordsMap> {
+        auto rows = reader.workers();
+        if (!rows) return std::move(rows).error();
+        return words_of(*rows);
+      },
+      [this, call, explained, id](Result<WorkerWordsMap> words) {
+        if (!words) return call->fail(words.error());
+        call->answer(200, explanation_json(explained, id, *s_.workers, *words));
+      });
 }
 
 void Rest::explain_job(RestCallPtr call) {

@@ -12,10 +12,10 @@ namespace grange::server {
 namespace {
 
 constexpr std::size_t kFileBytes = 1 * MiB;
-constexpr std::size_t kNameBytes = 128;  // its runs' idempotency keys begin with it
+constexpr std::size_t kScheduleNameBytes = 128;  // its runs' idempotency keys begin with it
 
 bool valid_schedule_name(std::string_view name) {
-  return name.size() <= kNameBytes && !name.empty() && name != "." && name != ".." &&
+  return name.size() <= kScheduleNameBytes && !name.empty() && name != "." && name != ".." &&
          std::all_of(name.begin(), name.end(), [](char c) {
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' ||
                   c == '.';
@@ -45,8 +45,9 @@ void Rest::put_schedule(RestCallPtr call) {
   store::ScheduleRow row;
   row.name = call->path["name"];
   if (!valid_schedule_name(row.name)) {
-    return call->fail({ErrorClass::invalid_argument,
-                       fmt::format("A schedule's name has 1 to {} letters, digits, and any of _ - and .", kNameBytes)});
+    return call->fail(
+        {ErrorClass::invalid_argument,
+         fmt::format("A schedule's name has 1 to {} letters, digits, and any of _ - and .", kScheduleNameBytes)});
   }
   if (call->request().body.size() > kFileBytes)
     return call->fail({ErrorClass::too_large, "A schedule's job file may have 1 MiB; put large arguments into blobs."});

@@ -23,36 +23,40 @@ std::vector<std::string> split(std::string_view text) {
 
 }  // namespace
 
+json::object stats_json(const Services& s, const store::Totals& t, const core::FarmView& view,
+                        const std::string& policy, std::uint64_t next_event) {
+  return {{"total_jobs", t.jobs},
+          {"completed_jobs", t.jobs_completed},
+          {"pending_jobs", t.jobs_pending + t.jobs_running},
+          {"connected_workers", view.connected_workers},
+          {"active_tasks", view.active_tasks},
+          {"total_tasks_completed", t.tasks_completed},
+          {"running_jobs", t.jobs_running},
+          {"failed_jobs", t.jobs_failed},
+          {"cancelled_jobs", t.jobs_cancelled},
+          {"queued_tasks", view.queued_tasks},
+          {"running_tasks", view.running_tasks},
+          {"blocked_tasks", view.blocked_tasks},
+          {"paused", view.paused},
+          {"total_tasks_failed", t.tasks_failed},
+          {"slots", view.slots},
+          {"version", kVersion},
+          {"uptime_seconds", static_cast<double>((s.clock.now().mono - s.started).count()) / 1e6},
+          {"started_at", time_json(s.started_at)},
+          {"policy", policy},
+          {"storage_full", s.queue->counters().storage_full},
+          {"next_event", next_event}};
+}
+
 void Rest::get_stats(RestCallPtr call) {
+  const std::uint64_t next = s_.events->next();  // before what is read: who follows from here misses nothing
   s_.readers->read<store::Totals>(
       [](store::Reader& reader) { return reader.totals(); },
-      [this, call](Result<store::Totals> totals) {
+      [this, call, next](Result<store::Totals> totals) {
         if (!totals) return call->fail(totals.error());
-        s_.queue->inspect([this, call, t = *totals, post = s_.post](const core::Farm& farm, Now) {
-          post([this, call, t, view = farm.view(), policy = std::string(farm.policy())] {
-            const queue::QueueCounters counters = s_.queue->counters();
-            call->answer(200, json::object{{"total_jobs", t.jobs},
-                                           {"completed_jobs", t.jobs_completed},
-                                           {"pending_jobs", t.jobs_pending + t.jobs_running},
-                                           {"connected_workers", view.connected_workers},
-                                           {"active_tasks", view.active_tasks},
-                                           {"total_tasks_completed", t.tasks_completed},
-                                           {"running_jobs", t.jobs_running},
-                                           {"failed_jobs", t.jobs_failed},
-                                           {"cancelled_jobs", t.jobs_cancelled},
-                                           {"queued_tasks", view.queued_tasks},
-                                           {"running_tasks", view.running_tasks},
-                                           {"blocked_tasks", view.blocked_tasks},
-                                           {"paused", view.paused},
-                                           {"total_tasks_failed", t.tasks_failed},
-                                           {"slots", view.slots},
-                                           {"version", kVersion},
-                                           {"uptime_seconds",
-                                            static_cast<double>((s_.clock.now().mono - s_.started).count()) / 1e6},
-                                           {"started_at", time_json(s_.started_at)},
-                                           {"policy", policy},
-                                           {"storage_full", counters.storage_full},
-                                           {"next_event", s_.events->next()}});
+        s_.queue->inspect([this, call, next, t = *totals, post = s_.post](const core::Farm& farm, Now) {
+          post([this, call, next, t, view = farm.view(), policy = std::string(farm.policy())] {
+            call->answer(200, stats_json(s_, t, view, policy, next));
           });
         });
       });
@@ -249,24 +253,6 @@ void Rest::get_events(RestCallPtr call) {
                                       open->exchange->write(fmt::format("event: gap\ndata: {{\"next\":{}}}\n\n", next));
                              }});
   keep_open(exchange);
-}
-
-void Rest::get_page(RestCallPtr call) {
-  call->answer_text(200, "text/html; charset=utf-8", std::string(page_html()));
-}
-void Rest::get_docs(RestCallPtr call) {
-  call->answer_text(200, "text/html; charset=utf-8", docs_html());
-}
-void Rest::get_openapi(RestCallPtr call) {
-  call->answer_text(200, "application/json", openapi_json());
-}
-
-void Rest::get_asset(RestCallPtr call) {
-  const std::string& file = call->path["file"];
-  if (file == "page.js") return call->answer_text(200, "text/javascript; charset=utf-8", std::string(page_script()));
-  if (file == "page.css") return call->answer_text(200, "text/css; charset=utf-8", std::string(page_style()));
-  if (file == "docs.js") return call->answer_text(200, "text/javascript; charset=utf-8", std::string(docs_script()));
-  call->fail({ErrorClass::not_found, "There is no such file."});
 }
 
 }  // namespace grange::server

@@ -2,6 +2,7 @@
 
 #include "core/farm.hpp"
 #include "server/api/rest.hpp"
+#include "server/gateway/gateway.hpp"
 #include "server/text.hpp"
 
 namespace grange::server {
@@ -20,6 +21,7 @@ void Rest::get_workers(RestCallPtr call) {
             json::array out;
             const WallMs now = s_.clock.now().wall;
             for (const store::WorkerRow& row : *shared) {
+              if (row.forgotten) continue;
               const auto view = live->find(row.worker);
               const WorkerChannel* channel = s_.workers->find(row.worker);
               out.push_back(worker_json(row, view == live->end() ? std::nullopt : std::optional(view->second),
@@ -40,6 +42,22 @@ void Rest::drain_worker(RestCallPtr call) {
 
 void Rest::release_worker(RestCallPtr call) {
   operations_.release_worker(call->who, call->path["id"], call->just_ok());
+}
+
+void Rest::pause_worker(RestCallPtr call) {
+  operations_.pause_worker(call->who, call->path["id"], true, call->just_ok());
+}
+
+void Rest::resume_worker(RestCallPtr call) {
+  operations_.pause_worker(call->who, call->path["id"], false, call->just_ok());
+}
+
+void Rest::forget_worker(RestCallPtr call) {
+  operations_.forget_worker(call->who, call->path["id"], [this, call](Result<> done) {
+    if (!done) return call->fail(done.error());
+    s_.gateway->forget(call->path["id"]);
+    call->answer(200, json::object{{"ok", true}});
+  });
 }
 
 void Rest::get_failures(RestCallPtr call) {

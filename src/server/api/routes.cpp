@@ -15,6 +15,7 @@ std::vector<Route> farm_routes() {
   const RouteParam version{"version", "string", "Its version"};
   const RouteParam user{"name", "string", "The user; anonymous: those without a name"};
   const RouteParam schedule{"name", "string", "The schedule's name"};
+  constexpr std::string_view moved = "Leads to its place in the dashboard";
   return {
       {"GET",
        "/api/stats",
@@ -307,13 +308,16 @@ std::vector<Route> farm_routes() {
       {"GET", "/metrics", Action::see_metrics, "system", "Figures for Prometheus", {}, "", "text", &Rest::get_metrics},
       {"GET", "/openapi.json", Action::see_docs, "system", "This document", {}, "", "OpenApi", &Rest::get_openapi},
       {"GET", "/docs", Action::see_docs, "system", "This document as a page", {}, "", "html", &Rest::get_docs},
-      {"GET", "/", Action::see_page, "system", "The farm as a page", {}, "", "html", &Rest::get_page},
+      {"GET", "/", Action::see_page, "system", "The dashboard", {}, "", "html", &Rest::get_page},
+      {"GET", "/compute", Action::see_page, "system", moved, {}, "", "html", &Rest::get_moved_page},
+      {"GET", "/image", Action::see_page, "system", moved, {}, "", "html", &Rest::get_moved_page},
+      {"GET", "/admin", Action::see_page, "system", moved, {}, "", "html", &Rest::get_moved_page},
       {"GET",
        "/assets/{file}",
        Action::see_page,
        "system",
        "Scripts and style of the pages",
-       {{"file", "string", "page.js, page.css or docs.js"}},
+       {{"file", "string", "docs.js, docs.css, or a file of the dashboard"}},
        "",
        "text",
        &Rest::get_asset},
@@ -325,7 +329,7 @@ std::vector<Route> farm_routes() {
 const std::vector<Route>& routes() {
   static const std::vector<Route> table = [] {
     std::vector<Route> all = job_routes();
-    for (auto* part : {&farm_routes, &gateway_routes, &run_routes}) {
+    for (auto* part : {&farm_routes, &overview_routes, &gateway_routes, &run_routes}) {
       for (Route& route : (*part)()) all.push_back(std::move(route));
     }
     return all;

@@ -29,9 +29,10 @@ struct Route {
   void (Rest::*handler)(RestCallPtr);
 };
 const std::vector<Route>& routes();
-std::vector<Route> job_routes();      // of these, those of jobs and tasks
-std::vector<Route> gateway_routes();  // and those of models
-std::vector<Route> run_routes();      // and those of races
+std::vector<Route> job_routes();       // of these, those of jobs and tasks
+std::vector<Route> gateway_routes();   // and those of models
+std::vector<Route> run_routes();       // and those of races
+std::vector<Route> overview_routes();  // and those of the dashboard's pages
 
 struct Match {
   const Route* route = nullptr;  // null: no such path or method
@@ -41,10 +42,8 @@ struct Match {
 Match match_route(std::string_view method, std::string_view path);
 
 std::string openapi_json();  // OpenAPI 3.1, made from the table
-std::string docs_html();     // the same as a page; its script is /assets/docs.js
+std::string docs_html();     // the same as a page; its script is assets/docs.js
 std::string_view docs_script();
-std::string_view page_html();
-std::string_view page_script();
-std::string_view page_style();
+std::string_view docs_style();
 
 }  // namespace grange::server

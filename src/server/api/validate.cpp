@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "base/limits.hpp"
+#include "server/api/bad.hpp"
 #include "server/text.hpp"
 #include "store/blobs.hpp"
 
@@ -15,10 +16,6 @@ namespace grange::server {
 namespace {
 
 constexpr std::size_t kSpecBytes = 4 * MiB;
-
-Error bad(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
 
 Result<> blob_here(const std::string& sha256, std::string_view field, const BlobFacts& blobs) {
   if (!store::is_sha256(sha256))

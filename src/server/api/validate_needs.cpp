@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/limits.hpp"
+#include "server/api/bad.hpp"
 #include "server/api/validate.hpp"
 #include "server/text.hpp"
 
@@ -12,11 +13,7 @@ namespace {
 
 constexpr Bytes kMostBytes = Bytes{1} << 60;
 constexpr std::uint32_t kMostContext = 1u << 30;
-constexpr std::uint64_t kLongest = 10ull * 366 * 24 * 3600 * 1000;  // a life, a time to live: ten years
-
-Error bad(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
+constexpr std::uint64_t kMostLife = 10ull * 366 * 24 * 3600 * 1000;  // a life, a time to live: ten years
 
 Result<> check_labels(const google::protobuf::Map<std::string, std::string>& labels, std::size_t others) {
   if (labels.size() + others > limits::kLabels)
@@ -83,7 +80,7 @@ Result<> check_requirements(const pb::Requirements& needs) {
     return bad("gpu_memory is asked for on each GPU that a task gets, but the job asks for no GPU: add gpus.");
   if (needs.memory_bytes() > kMostBytes || needs.disk_bytes() > kMostBytes || needs.gpu_memory_bytes() > kMostBytes)
     return bad("No machine has that much memory or disk.");
-  if (needs.min_life_ms() > kLongest) return bad("min_life may be at most ten years.");
+  if (needs.min_life_ms() > kMostLife) return bad("min_life may be at most ten years.");
   if (!needs.model().empty() && !valid_name(needs.model()))
     return bad(fmt::format("needs_model may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes));
   if (needs.context() != 0 && needs.model().empty())
@@ -120,7 +117,7 @@ Result<> check_order(const pb::JobSpec& spec) {
       (spec.speculation().factor_milli() < 1000 || spec.speculation().factor_milli() > 1'000'000))
     return bad("speculate.factor must be from 1 to 1000.");
   if (auto times = check_times(spec); !times) return times;
-  if (spec.result_ttl_ms() > kLongest || spec.unique_ms() > kLongest)
+  if (spec.result_ttl_ms() > kMostLife || spec.unique_ms() > kMostLife)
     return bad("result_ttl and unique.for may be at most ten years.");
   if (!spec.unique().empty() && !valid_name(spec.unique()))
     return bad(fmt::format("unique may have at most {} bytes, and none that cannot be seen.", limits::kNameBytes));

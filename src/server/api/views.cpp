@@ -213,6 +213,19 @@ json::object log_json(const std::string& job_id, const store::StoredLog& log) {
   return out;
 }
 
+json::object load_json(const WorkerLoad& load) {
+  const auto shown = [](const auto& value) { return value ? json::value(*value) : json::value(nullptr); };
+  json::array gpus;
+  for (const GpuLook& gpu : load.gpus) {
+    gpus.push_back(json::object{{"percent", shown(gpu.percent)},
+                                {"memory_used_bytes", shown(gpu.memory_used)},
+                                {"temperature_c", shown(gpu.temperature_c)}});
+  }
+  return {{"network_in_bytes_per_s", shown(load.network_in)}, {"network_out_bytes_per_s", shown(load.network_out)},
+          {"disk_read_bytes_per_s", shown(load.disk_read)},   {"disk_write_bytes_per_s", shown(load.disk_write)},
+          {"temperature_c", shown(load.temperature_c)},       {"gpus", std::move(gpus)}};
+}
+
 json::object worker_json(const store::WorkerRow& row, const std::optional<core::WorkerView>& live,
                          const std::optional<WorkerFigures>& figures, WallMs) {
   pb::Manifest manifest;
@@ -224,6 +237,7 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
   const bool quarantined = live && live->quarantined;
   if (connected) {
     status = quarantined                                     ? "quarantined"
+             : live && live->paused                          ? "paused"
              : (live && live->draining) || figures->draining ? "draining"
              : running >= slots && running > 0               ? "busy"
                                                              : "online";
@@ -274,6 +288,8 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
           {"run_ms", static_cast<double>(row.run_us) / 1000.0},
           {"cpu_percent", connected ? json::value(figures->cpu_percent) : json::value(nullptr)},
           {"memory_used_bytes", connected ? json::value(figures->memory_used) : json::value(nullptr)},
+          {"load", load_json(connected ? figures->load : WorkerLoad{})},
+          {"paused", live ? live->paused : row.paused},
           {"version", manifest.version()},
           {"python_version", text_or_null(manifest.python_version())},
           {"sandbox", manifest.sandbox()},
@@ -322,10 +338,40 @@ std::string name_workers(const std::string& text, const std::function<std::strin
   return out + text.substr(from);
 }
 
-json::object explanation_json(const core::Explanation& e, const std::string& job_id, const WorkerHub& workers) {
-  const auto named = [&](const std::string& text) {
-    return name_workers(text, [&](WorkerNo worker) { return workers.name_of(worker); });
+namespace {
+
+// A model whose service is down is not brought there by getting it once more.
+std::string without_advice(const std::string& text) {
+  return text.substr(0, text.find(" Get it with: "));
+}
+
+}  // namespace
+
+WorkerWordsMap words_of(const std::vector<store::WorkerRow>& rows) {
+  WorkerWordsMap out;
+  for (const store::WorkerRow& row : rows) {
+    WorkerWords words{.name = row.name, .down = {}};
+    pb::Manifest manifest;
+    if (row.connected && manifest.ParseFromString(row.manifest)) {
+      for (const pb::Service& service : manifest.services()) {
+        if (service.state() != "down" || service.kind() == "files" || service.kind() == "replicate" ||
+            service.kind() == "runpod" || service.kind().starts_with("remote-"))
+          continue;
+        words.down.push_back(service.name() + " is down" + (service.note().empty() ? "." : ": " + service.note()));
+      }
+    }
+    out.emplace(row.worker, std::move(words));
+  }
+  return out;
+}
+
+json::object explanation_json(const core::Explanation& e, const std::string& job_id, const WorkerHub& workers,
+                              const WorkerWordsMap& words) {
+  const auto shown = [&](WorkerNo worker) {
+    const auto it = words.find(worker);
+    return it == words.end() || it->second.name.empty() ? workers.name_of(worker) : it->second.name;
   };
+  const auto named = [&](const std::string& text) { return name_workers(text, shown); };
   const auto reasons = [&](const std::vector<core::Reason>& list) {
     json::array out;
     for (const core::Reason& one : list) {
@@ -338,19 +384,38 @@ json::object explanation_json(const core::Explanation& e, const std::string& job
     return out;
   };
   json::array fits;
+  std::string services;
   for (const core::WorkerFit& fit : e.workers) {
+    json::array why = reasons(fit.why);
+    // The core sees models that are gone, not the service that took them along.
+    const auto known = words.find(fit.worker);
+    const bool lacks = std::any_of(fit.why.begin(), fit.why.end(),
+                                   [](const core::Reason& one) { return one.code == "model" || one.code == "engine"; });
+    for (std::size_t i = 0; lacks && known != words.end() && i < known->second.down.size(); ++i) {
+      const std::string text = "Its " + known->second.down[i];
+      why.push_back(json::object{{"code", "service"}, {"text", text}, {"have", 0}, {"need", 0}, {"until", nullptr}});
+      const bool first = fits.empty() && i == 0 && !e.waits.empty() &&
+                         (e.waits.front().code == "model" || e.waits.front().code == "engine");
+      if (first) services = " There " + known->second.down[i];
+    }
     fits.push_back(json::object{{"worker", workers.name_of(fit.worker)},
+                                {"name", shown(fit.worker)},
                                 {"could", fit.could},
                                 {"now", fit.now},
                                 {"alternative", fit.alternative},
-                                {"why", reasons(fit.why)}});
+                                {"why", std::move(why)}});
+  }
+  json::array waits = reasons(e.waits);
+  if (!services.empty()) {  // of the first, which is what it waits for
+    json::value& text = waits.front().at("text");
+    text = without_advice(std::string(text.get_string())) + services;
   }
   const bool whole = e.index == core::Dependency::kAll;
   return {{"job", text_or_null(job_id)},
           {"task", whole || job_id.empty() ? json::value(nullptr) : json::value(fmt::format("{}/{}", job_id, e.index))},
           {"state", e.state},
-          {"summary", named(e.summary)},
-          {"waits", reasons(e.waits)},
+          {"summary", services.empty() ? named(e.summary) : without_advice(named(e.summary)) + services},
+          {"waits", std::move(waits)},
           {"workers", std::move(fits)},
           {"workers_in_all", e.workers_in_all},
           {"workers_could", e.workers_could},

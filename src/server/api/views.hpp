@@ -44,15 +44,27 @@ std::string_view encoding_name(pb::Encoding encoding);
 json::object log_json(const std::string& job_id, const store::StoredLog& log);
 json::object worker_json(const store::WorkerRow& row, const std::optional<core::WorkerView>& live,
                          const std::optional<WorkerFigures>& figures, WallMs now);
+json::object load_json(const WorkerLoad& load);
 json::object failure_json(const store::FailureRow& row, const std::string& job_id, const std::string& worker_id);
 
 // The core knows workers by number: "worker 3" and "the largest worker, 3," become what people call it.
 std::string name_workers(const std::string& text, const std::function<std::string(WorkerNo)>& name);
-json::object explanation_json(const core::Explanation& e, const std::string& job_id, const WorkerHub& workers);
+// What people know of workers and the core does not, of those that an explanation names.
+struct WorkerWords {
+  std::string name;               // "": it has none but its id
+  std::vector<std::string> down;  // its services that do not answer: "ollama is down: …"
+};
+using WorkerWordsMap = std::unordered_map<WorkerNo, WorkerWords>;
+WorkerWordsMap words_of(const std::vector<store::WorkerRow>& rows);
+json::object explanation_json(const core::Explanation& e, const std::string& job_id, const WorkerHub& workers,
+                              const WorkerWordsMap& words);
 json::object user_json(const core::UserView& user);
 json::object policy_json(const core::PolicyView& policy);
 json::object dead_json(const DeadLook& dead);
 json::object schedule_json(const store::ScheduleRow& row);
+// next_event: where to follow events from, taken before what is shown was read.
+json::object stats_json(const Services& s, const store::Totals& totals, const core::FarmView& view,
+                        const std::string& policy, std::uint64_t next_event);
 std::string_view shown_user(std::string_view user);  // "" is anonymous
 
 std::string error_body(const Error& error);  // {"error":{"code":..,"message":..,"details":{}}}

@@ -78,6 +78,14 @@ std::string_view trimmed(std::string_view text) {
   return from == std::string_view::npos ? std::string_view() : text.substr(from);
 }
 
+// As OpenAI sorts its errors.
+std::string_view type_of(int status) {
+  if (status == 429) return "rate_limit_error";
+  if (status == 401) return "authentication_error";
+  if (status == 403) return "permission_error";
+  return status < 500 ? "invalid_request_error" : "server_error";
+}
+
 // The number behind the last "key": in the text.
 std::optional<std::uint64_t> number_after(std::string_view text, std::string_view key) {
   const std::string quoted = '"' + std::string(key) + '"';
@@ -101,6 +109,12 @@ const Passed* passed(std::string_view path) {
   const auto it =
       std::find_if(kPassed.begin(), kPassed.end(), [path](const Passed& one) { return one.pattern == path; });
   return it == kPassed.end() ? nullptr : &*it;
+}
+
+std::optional<Dialect> dialect_at(std::string_view path) {
+  if (path == "/v1" || path.starts_with("/v1/")) return Dialect::openai;
+  if (path == "/ollama" || path.starts_with("/ollama/")) return Dialect::ollama;
+  return std::nullopt;
 }
 
 Result<Asked> read_ask(const Passed& route, std::string_view body, std::string_view session) {
@@ -139,6 +153,36 @@ std::string fault_body(Dialect dialect, const Fault& fault) {
   return json::serialize(out);
 }
 
+Fault fault_of(const Error& error) {
+  const int status = http_status(error.cls);
+  Fault out{status, std::string(type_of(status)), std::string(code(error.cls)), error.message};
+  if (error.cls == ErrorClass::unauthenticated) out.code = "invalid_api_key";
+  return out;
+}
+
+std::optional<std::string> error_in(Dialect dialect, int status, std::string_view answer) {
+  const auto value = wire::parse_json(answer);
+  const json::object* object = value && value->is_object() ? &value->get_object() : nullptr;
+  const json::value* error = object == nullptr ? nullptr : object->if_contains("error");
+  const json::object* inner = error != nullptr && error->is_object() ? &error->get_object() : nullptr;
+  const std::string_view inner_text = inner == nullptr ? std::string_view() : text_of(*inner, "message");
+  const bool as_text = error != nullptr && error->is_string();
+  if (dialect == Dialect::ollama ? as_text : !inner_text.empty()) return std::nullopt;
+  Fault out{status, std::string(type_of(status)), "upstream_error", {}};
+  if (inner != nullptr) {
+    out.message = inner_text;
+  } else if (as_text) {
+    out.message = error->get_string();
+  } else if (object != nullptr) {
+    for (const char* key : {"message", "detail"}) {
+      if (out.message.empty()) out.message = text_of(*object, key);
+    }
+  }
+  if (out.message.empty()) out.message = is_utf8(std::string(answer)) ? answer : std::string_view();
+  if (out.message.empty()) out.message = "The service answered with the status " + std::to_string(status) + ".";
+  return fault_body(dialect, out);
+}
+
 Framing framing_of(std::string_view content_type) {
   if (content_type.starts_with("text/event-stream")) return Framing::sse;
   if (content_type.starts_with("application/x-ndjson")) return Framing::ndjson;
@@ -165,6 +209,22 @@ bool begins_with_error(std::string_view piece) {
   if (!piece.starts_with("\"error\"")) return false;
   piece = trimmed(piece.substr(7));
   return piece.starts_with(':') && !trimmed(piece.substr(1)).starts_with("null");
+}
+
+std::string_view after_comments(std::string_view stream) {
+  if (stream.starts_with("\xEF\xBB\xBF")) stream.remove_prefix(3);
+  while (!stream.empty()) {
+    const char first = stream.front();
+    if (first == '\n' || first == '\r') {
+      stream.remove_prefix(1);
+      continue;
+    }
+    if (first != ':') return stream;
+    const auto end = stream.find_first_of("\r\n");
+    if (end == std::string_view::npos) return {};
+    stream.remove_prefix(end);
+  }
+  return {};
 }
 
 void Tail::add(std::string_view piece) {

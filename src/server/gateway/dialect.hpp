@@ -21,6 +21,8 @@ struct Passed {
   bool embeds = false;  // OpenAI's: its client may want base64
 };
 const Passed* passed(std::string_view path);
+// Of all paths at which a dialect is spoken, served or not.
+std::optional<Dialect> dialect_at(std::string_view path);
 
 struct Asked {
   Ask ask;
@@ -36,6 +38,11 @@ struct Fault {
   std::string loading = {};       // a JSON object beside the error; "": none
 };
 std::string fault_body(Dialect dialect, const Fault& fault);
+// Of a request that was refused here, by its class.
+Fault fault_of(const Error& error);
+// What a service answered with an error, in the words of the dialect; its message stays as it is. nullopt: it is in
+// them already.
+std::optional<std::string> error_in(Dialect dialect, int status, std::string_view answer);
 
 // How an answer is framed, by its Content-Type.
 enum class Framing : std::uint8_t { sse, ndjson, whole };
@@ -44,6 +51,8 @@ Framing framing_of(std::string_view content_type);
 std::string fault_in_stream(Framing framing, const Fault& fault, std::string_view last);
 // Is this first piece of an answer of status 200 an error already?
 bool begins_with_error(std::string_view piece);
+// What follows the comments (": ping") with which an event stream begins; "": nothing yet.
+std::string_view after_comments(std::string_view stream);
 
 struct TokenCounts {
   std::optional<std::uint64_t> in, out;

@@ -42,6 +42,29 @@ TEST(Dialect, AConversationIsKnownByItsBeginning) {
   EXPECT_NE(key(R"({"model":"a","messages":[{"role":"user","content":[{"type":"text","text":"q"}]}]})"), 0u);
 }
 
+TEST(Dialect, CommentsBeginNoAnswer) {
+  for (const char* nothing : {"", ":", ": ping", ": ping\n", ": a\r\n\r\n: b\n\n", "\n\n", "\xEF\xBB\xBF: a\n"})
+    EXPECT_EQ(after_comments(nothing), "") << nothing;
+  EXPECT_EQ(after_comments(": ping\n\nd"), "d");
+  EXPECT_EQ(after_comments("data: 1\n\n: ping\n\n"), "data: 1\n\n: ping\n\n");
+  EXPECT_EQ(after_comments("event: x"), "event: x");
+}
+
+TEST(Dialect, ErrorsOfServicesInBothShapes) {
+  const auto openai = [](std::string_view body) { return error_in(Dialect::openai, 404, body); };
+  const auto ollama = [](std::string_view body) { return error_in(Dialect::ollama, 404, body); };
+  EXPECT_EQ(openai(R"({"error":{"message":"m","code":404}})"), std::nullopt) << "it is as it should be";
+  EXPECT_EQ(ollama(R"({"error":"m"})"), std::nullopt);
+  EXPECT_EQ(ollama(R"({"error":{"message":"m","code":404}})"), R"({"error":"m"})");
+  EXPECT_EQ(openai(R"({"error":"m"})"),
+            R"({"error":{"message":"m","type":"invalid_request_error","param":null,"code":"upstream_error"}})");
+  EXPECT_EQ(ollama(R"({"detail":"Not Found"})"), R"({"error":"Not Found"})");
+  EXPECT_EQ(ollama(R"({"error":{}})"), R"({"error":"{\"error\":{}}"})");
+  EXPECT_EQ(ollama("plain"), R"({"error":"plain"})");
+  EXPECT_NE(ollama("\xff\xfe")->find("404"), std::string::npos);
+  EXPECT_NE(ollama("")->find("404"), std::string::npos);
+}
+
 TEST(Dialect, FaultsInEachShape) {
   Fault fault{503, "model_loading", "model_loading", "It \"loads\".", 5};
   fault.loading = R"({"state":"loading"})";

@@ -15,7 +15,8 @@ namespace grange::server::gateway {
 namespace {
 
 constexpr std::size_t kLookAhead = 8;  // that wait for one model: the first may need more than the second
-constexpr Micros kAgain{1'000'000};    // a kept connection that had ended fails at once; later it was something else
+constexpr std::size_t kFirstSeen = 65'536;
+constexpr Micros kAgain{1'000'000};  // a kept connection that had ended fails at once; later it was something else
 
 double ms(Micros time) {
   return static_cast<double>(time.count()) / 1000;
@@ -128,13 +129,16 @@ void Gateway::open(Stream& stream, const Place& chosen) {
   if (++stream.record.tries == 1) stream.record.waited_ms = ms(stream.opened - stream.arrived);
   stream.record.worker = chosen.worker_id;
   stream.record.service = chosen.service.name();
+  stream.translated.reset();
+  std::string path(stream.route->upstream), other_body;
+  if (!speaks(stream.kind, stream.route->dialect) && !translate(stream, chosen, path, other_body)) return;
   pb::Relay relay;
   stream.relay = ++last_relay_;
   relays_[stream.relay] = &stream;
   pb::RelayOpen& open = *relay.mutable_open();
   open.set_service(chosen.service.name());
   open.set_method("POST");
-  open.set_path(std::string(stream.route->upstream));
+  open.set_path(path);
   for (const auto& [name, value] : stream.headers) {
     pb::RelayHeader& one = *open.add_headers();
     one.set_name(name);
@@ -145,10 +149,51 @@ void Gateway::open(Stream& stream, const Place& chosen) {
   id.set_value(stream.record.request_id);
   open.set_credit_bytes(kCredit);
   open.set_idle_ms(static_cast<std::uint32_t>(limits_.idle.count()));
-  open.mutable_body()->swap(stream.body);  // it may be needed once more
+  std::string& body = stream.translated ? other_body : stream.body;
+  open.mutable_body()->swap(body);  // it may be needed once more
   board_.took(chosen.id, stream.asked.ask, stream.opened);
   send(stream, relay);
-  open.mutable_body()->swap(stream.body);
+  open.mutable_body()->swap(body);
+}
+
+// For a service that does not speak the client's dialect. False: the request was answered, and is no more.
+bool Gateway::translate(Stream& stream, const Place& place, std::string& path, std::string& body) {
+  const std::string asked(plain_name(stream.asked.ask.model));
+  const auto& models = place.service.models();
+  const auto model =
+      std::find_if(models.begin(), models.end(), [&](const pb::Model& one) { return plain_name(one.name()) == asked; });
+  auto call = read_ollama(*stream.route, stream.body);
+  if (!call || model == models.end()) {
+    refuse(stream, {400, "invalid_request_error", "invalid_request",
+                    call ? "The model is not there any more." : call.error().message});
+    return false;
+  }
+  const WallMs wall = s_.clock.now().wall;
+  if (call->kind == OllamaCall::Kind::show) {
+    answer_here(stream, "application/json", show_answer(*model, place.since));
+    return false;
+  }
+  if (call->loads) {
+    answer_here(stream, call->call.stream ? "application/x-ndjson" : "application/json",
+                loaded_answer(*call, stream.asked.ask.model, wall));
+    return false;
+  }
+  ai::LlmHttp http = asked_of(*call, stream.kind, model->name());
+  path = std::move(http.path);
+  body = std::move(http.body);
+  stream.translated = std::make_unique<OllamaAnswer>(std::move(*call), stream.kind, stream.asked.ask.model, http.stream,
+                                                     Micros{stream.opened.us});
+  return true;
+}
+
+// What can be said without asking the service.
+void Gateway::answer_here(Stream& stream, std::string_view type, std::string body) {
+  auto headers = answer_headers(stream);
+  headers["Content-Type"] = std::string(type);
+  stream.record.status = 200;
+  stream.record.bytes += body.size();
+  stream.exchange->respond({.status = 200, .headers = std::move(headers), .body = std::move(body)});
+  finish(stream, End::completed, nullptr);
 }
 
 bool Gateway::send(const Stream& stream, pb::Relay& relay) {
@@ -312,24 +357,22 @@ Fault Gateway::no_place(const Stream& stream, const Choice& choice) const {
                           waited / 1000),
               2};
     case Choice::Why::away:
-      return {503, "server_error", "away",
-              fmt::format("The service with \"{}\" is down, or its worker has left. See: grange models ls", ask.model),
-              10};
+      return {
+          503, "server_error", "away",
+          fmt::format("The service with \"{}\" is down, or the workers that have it are away; {:.1f} s were waited. "
+                      "See: grange models ls",
+                      ask.model, waited / 1000),
+          10};
     case Choice::Why::does_not_fit:
       return {400, "invalid_request_error", "context_length_exceeded",
               choice.largest == 0
                   ? fmt::format("\"{}\" fits no machine here. See: grange models fit {}", ask.model, ask.model)
                   : fmt::format("\"{}\" fits no machine here with a context of {}; the largest that does is {}.",
                                 ask.model, ask.context, choice.largest)};
-    case Choice::Why::other_dialect:
-      return {404, "invalid_request_error", "model_not_found",
-              fmt::format("\"{}\" is here, but not in Ollama, and only Ollama speaks this dialect. Ask for it at "
-                          "/v1/chat/completions.",
-                          ask.model)};
     case Choice::Why::unknown:
       break;
   }
-  const auto names = board_.names(ask.dialect);
+  const auto names = board_.names();
   const std::vector<std::string_view> views(names.begin(), names.end());
   const std::string_view near = nearest(ask.model, views);
   std::string hint = " No service offers a model now: see grange workers.";
@@ -369,8 +412,31 @@ void Gateway::finish(Stream& stream, End end, const Fault* fault) {
 }
 
 void Gateway::offers(WorkerNo worker, const std::string& worker_id, const ServiceList& services) {
-  board_.set(worker, worker_id, services);
+  WallMs since = s_.clock.now().wall;
+  if (const auto it = first_seen_.find(worker_id); it != first_seen_.end()) {
+    since = it->second;
+  } else if (first_seen_.size() < kFirstSeen) {
+    first_seen_[worker_id] = since;
+  }
+  board_.set(worker, worker_id, services, since);
   pump();
+}
+
+void Gateway::remember(const std::vector<Known>& workers) {
+  std::vector<const Known*> order;
+  for (const Known& one : workers) order.push_back(&one);
+  std::sort(order.begin(), order.end(),
+            [](const Known* a, const Known* b) { return a->last_seen.ms < b->last_seen.ms; });
+  for (const Known* one : order) {
+    if (first_seen_.size() < kFirstSeen) first_seen_[one->worker_id] = one->first_seen;
+    pb::Manifest manifest;
+    if (manifest.ParseFromString(one->manifest)) board_.remember(one->worker_id, manifest.services());
+  }
+}
+
+void Gateway::forget(const std::string& worker_id) {
+  board_.forget(worker_id);
+  first_seen_.erase(worker_id);
 }
 
 void Gateway::drains(WorkerNo worker) {
@@ -383,7 +449,7 @@ void Gateway::writable(WorkerNo worker) {
 }
 
 void Gateway::gone(WorkerNo worker) {
-  board_.drop(worker, now());
+  board_.drop(worker);
   std::vector<StreamId> lost;
   for (const auto& [relay, stream] : relays_) {
     if (stream->worker == worker) lost.push_back(stream->id);
@@ -446,7 +512,10 @@ boost::json::object Gateway::figures() const {
                                            {"models", place.service.models_size()}});
   }
   out["services"] = std::move(services);
+  out["usage_since"] = iso_time(s_.started_at);
   out["usage"] = meter_.by_key();
+  out["usage_by_principal"] = meter_.by_principal();
+  out["usage_by_model"] = meter_.by_model();
   out["recent"] = meter_.recent();
   return out;
 }

@@ -11,6 +11,7 @@
 #include "server/gateway/dialect.hpp"
 #include "server/gateway/meter.hpp"
 #include "server/gateway/routing.hpp"
+#include "server/gateway/translate.hpp"
 #include "server/services.hpp"
 
 namespace grange::server::gateway {
@@ -29,6 +30,8 @@ inline constexpr Bytes kCredit = 256 * KiB;       // of an answer that may be on
 inline constexpr Bytes kRequestBody = 15 * MiB;   // it goes in one frame
 inline constexpr Bytes kErrorBody = 64 * KiB;     // of an upstream's error that is held back for another try
 inline constexpr Bytes kEmbeddingBody = 4 * MiB;  // of an answer that is converted
+inline constexpr Bytes kTranslated = 16 * MiB;    // of an answer that is told in the other dialect as a whole
+inline constexpr Bytes kComments = 64 * KiB;      // before the first event of a stream
 inline constexpr Bytes kCollected = 64 * MiB;     // of all answers that are held back
 inline constexpr std::uint32_t kTries = 4;        // of one request
 
@@ -51,6 +54,14 @@ class Gateway {
   void tick(Now now);
   void stop();  // ends what runs, and says so
 
+  // Of the store: workers that were here before, and what they had.
+  struct Known {
+    std::string worker_id, manifest;
+    WallMs first_seen{}, last_seen{};
+  };
+  void remember(const std::vector<Known>& workers);
+  void forget(const std::string& worker_id);
+
   const Board& board() const { return board_; }
   boost::json::object figures() const;
   std::size_t active() const { return streams_.size(); }
@@ -71,6 +82,8 @@ class Gateway {
   Fault no_place(const Stream& stream, const Choice& choice) const;
   void refuse(Stream& stream, const Fault& fault);
   void finish(Stream& stream, End end, const Fault* fault);
+  bool translate(Stream& stream, const Place& place, std::string& path, std::string& body);
+  void answer_here(Stream& stream, std::string_view type, std::string body);
   Instant now() const { return s_.clock.now().mono; }
 
   // gateway_stream.cpp: the answer
@@ -78,6 +91,8 @@ class Gateway {
   void body(Stream& stream, std::string bytes);
   void end(Stream& stream, const pb::RelayEnd& end);
   void pass(Stream& stream, std::string bytes);
+  void told(Stream& stream, OllamaAnswer::Piece piece);
+  void told_all(Stream& stream);
   void start_answer(Stream& stream);
   void upstream_refused(Stream& stream);
   void answered_whole(Stream& stream);
@@ -90,6 +105,7 @@ class Gateway {
   Services& s_;
   Limits limits_;
   Board board_;
+  std::unordered_map<std::string, WallMs> first_seen_;  // workers
   Meter meter_;
   StreamId last_stream_ = 0;
   std::uint64_t last_relay_ = 0;

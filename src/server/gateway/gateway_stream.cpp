@@ -18,14 +18,14 @@ namespace {
 constexpr std::int64_t kSlack = 1 * MiB;  // beyond its credit, in all: what was read before the worker counted
 constexpr std::size_t kHeaders = 64;
 
-Fault fault_of(const pb::ErrorInfo& error, const std::string& worker) {
+Fault fault_of_worker(const pb::ErrorInfo& error, const std::string& worker) {
   const std::string message = cut_utf8(is_utf8(error.message()) ? error.message() : "", 1024);
   if (error.code() == "timeout") return {504, "server_error", "upstream_timeout", message};
   return {502, "server_error", "upstream_unreachable",
           message.empty() ? fmt::format("The service on {} broke off.", worker) : message};
 }
 
-std::uint32_t seconds(const std::map<std::string, std::string>& headers, WallMs now) {
+std::uint32_t retry_after_s(const std::map<std::string, std::string>& headers, WallMs now) {
   const auto it = headers.find("retry-after");
   if (it == headers.end()) return 0;
   if (const auto value = to_number(it->second))
@@ -99,6 +99,11 @@ void Gateway::head(Stream& stream, pb::RelayHead& head) {
   const auto type = answer.headers.find("content-type");
   answer.framing = type == answer.headers.end() ? Framing::whole : framing_of(type->second);
   answer.collects = answer.status >= 400 || stream.asked.base64;
+  if (stream.translated && answer.status < 400) {
+    const bool lines = stream.translated->streamed();
+    answer.headers["content-type"] = lines ? "application/x-ndjson" : "application/json";
+    answer.framing = lines ? Framing::ndjson : Framing::whole;
+  }
 }
 
 void Gateway::body(Stream& stream, std::string bytes) {
@@ -124,7 +129,30 @@ void Gateway::body(Stream& stream, std::string bytes) {
     collects(stream, 0);
     return pass(stream, std::exchange(answer.held, {}) + bytes);
   }
-  if (!stream.started && begins_with_error(bytes)) {
+  if (stream.translated) {
+    if (!stream.translated->streamed()) {
+      const Bytes all = stream.collected + bytes.size();
+      if (all > kTranslated || collected_ + bytes.size() > kCollected)
+        return broken(stream,
+                      {502, "server_error", "too_large",
+                       "The answer is too large to be told in Ollama's dialect as a whole. Ask for a stream, or "
+                       "at /v1."});
+      collects(stream, all);
+    }
+    return told(stream, stream.translated->feed(bytes, Micros{now().us}, s_.clock.now().wall));
+  }
+  if (!stream.started && answer.framing == Framing::sse) {
+    // Comments keep a connection open; they are no answer yet, and another service may still take over.
+    answer.held += bytes;
+    if (after_comments(answer.held).empty() && answer.held.size() <= kComments) {
+      collects(stream, answer.held.size());
+      return grant(stream);
+    }
+    bytes = std::exchange(answer.held, {});
+    collects(stream, 0);
+  }
+  if (!stream.started &&
+      begins_with_error(answer.framing == Framing::sse ? after_comments(bytes) : std::string_view(bytes))) {
     auto but = stream.tried;
     but.push_back(stream.place);
     if (stream.failures + 1 < kTries && board_.choose(stream.asked.ask, but, now()).why == Choice::Why::chosen) {
@@ -132,6 +160,28 @@ void Gateway::body(Stream& stream, std::string bytes) {
     }
   }
   pass(stream, std::move(bytes));
+}
+
+void Gateway::told(Stream& stream, OllamaAnswer::Piece piece) {
+  if (!piece.failure.empty()) return broken(stream, {502, "server_error", "upstream_error", std::move(piece.failure)});
+  if (!stream.translated->streamed()) {
+    stream.answer.held += piece.bytes;
+  } else if (!piece.bytes.empty()) {
+    return pass(stream, std::move(piece.bytes));
+  }
+  grant(stream);
+}
+
+void Gateway::told_all(Stream& stream) {
+  OllamaAnswer& answer = *stream.translated;
+  if (!answer.over()) {
+    OllamaAnswer::Piece piece = answer.end(Micros{now().us}, s_.clock.now().wall);
+    if (!piece.failure.empty()) return told(stream, std::move(piece));
+    told(stream, std::move(piece));
+  }
+  if (!answer.streamed()) return answered_whole(stream);
+  stream.exchange->end_stream();
+  finish(stream, End::completed, nullptr);
 }
 
 void Gateway::collects(Stream& stream, Bytes now) {
@@ -179,7 +229,8 @@ void Gateway::grant(Stream& stream) {
 
 void Gateway::end(Stream& stream, const pb::RelayEnd& end) {
   leave_place(stream, false);
-  if (end.has_error()) return broken(stream, fault_of(end.error(), stream.record.worker));
+  const bool told_well = stream.translated && stream.translated->over();
+  if (end.has_error() && !told_well) return broken(stream, fault_of_worker(end.error(), stream.record.worker));
   if (stream.answer.status == 0)
     return broken(stream, {502, "server_error", "upstream_error", "The service ended without an answer."});
   if (stream.answer.collects) {
@@ -187,6 +238,9 @@ void Gateway::end(Stream& stream, const pb::RelayEnd& end) {
     if (auto converted = with_base64(stream.answer.held)) stream.answer.held = std::move(*converted);
     return answered_whole(stream);
   }
+  if (stream.translated) return told_all(stream);
+  if (!stream.started && stream.answer.framing == Framing::sse && stream.answer.status == 200)
+    return broken(stream, {502, "server_error", "upstream_error", "The service ended its answer before it began."});
   if (!stream.started) start_answer(stream);  // a head without a body
   stream.exchange->end_stream();
   const bool error = stream.answer.status >= 400 || ended_in_error(stream.tail.text()) ||
@@ -199,7 +253,7 @@ void Gateway::end(Stream& stream, const pb::RelayEnd& end) {
 void Gateway::upstream_refused(Stream& stream) {
   const int status = stream.answer.status;
   const auto about = ai::classify(stream.kind, status, stream.answer.held);
-  const std::uint32_t after = seconds(stream.answer.headers, s_.clock.now().wall);
+  const std::uint32_t after = retry_after_s(stream.answer.headers, s_.clock.now().wall);
   const auto rest = std::max(limits_.cool, std::min(Millis{after * 1000ll}, limits_.wait));
   Fault fault{502, "server_error", "upstream_error",
               fmt::format("{} on {}: {}", stream.record.service, stream.record.worker, about.sentence())};
@@ -224,6 +278,13 @@ void Gateway::answered_whole(Stream& stream) {
   auto headers = answer_headers(stream);
   for (const auto& [name, value] : stream.answer.headers) headers[name] = value;
   const int status = stream.answer.status;
+  if (status >= 400) {
+    if (auto said = error_in(stream.route->dialect, status, stream.answer.held)) {
+      stream.answer.held = std::move(*said);
+      headers.erase("content-type");
+      headers["Content-Type"] = "application/json";
+    }
+  }
   stream.started = true;
   stream.record.status = status;
   stream.record.ttft_ms = static_cast<double>((now() - stream.arrived).count()) / 1000;

@@ -1,6 +1,7 @@
 #include "server/gateway/meter.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "server/text.hpp"
@@ -43,6 +44,14 @@ void Meter::Counters::add(const Record& record) {
   bytes += record.bytes;
 }
 
+void Meter::Counters::add(const Counters& others) {
+  for (std::size_t i = 0; i < std::size(ends); ++i) ends[i] += others.ends[i];
+  tokens_in += others.tokens_in;
+  tokens_out += others.tokens_out;
+  uncounted += others.uncounted;
+  bytes += others.bytes;
+}
+
 json::object Meter::Counters::shown() const {
   std::uint64_t all = 0;
   for (const std::uint64_t n : ends) all += n;
@@ -76,6 +85,25 @@ json::array Meter::by_key() const {
     out.push_back(std::move(one));
   }
   return out;
+}
+
+json::array Meter::summed(const char* field, std::string Pair::*part) const {
+  std::map<std::string, Counters> sums;
+  for (const auto& [key, counters] : counters_) sums[key.*part].add(counters);
+  json::array out;
+  for (const auto& [name, counters] : sums) {
+    json::object one{{field, word(name)}};
+    for (auto& [key, value] : counters.shown()) one[key] = value;
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
+json::array Meter::by_principal() const {
+  return summed("principal", &Pair::first);
+}
+json::array Meter::by_model() const {
+  return summed("model", &Pair::second);
 }
 
 json::array Meter::recent() const {

@@ -34,7 +34,9 @@ struct Record {
 class Meter {
  public:
   void add(Record record);
-  boost::json::array by_key() const;
+  boost::json::array by_key() const;  // by principal and model
+  boost::json::array by_principal() const;
+  boost::json::array by_model() const;
   boost::json::array recent() const;  // the newest first
   boost::json::object totals() const;
 
@@ -43,9 +45,12 @@ class Meter {
     std::uint64_t ends[4] = {};
     std::uint64_t tokens_in = 0, tokens_out = 0, uncounted = 0, bytes = 0;
     void add(const Record& record);
+    void add(const Counters& others);
     boost::json::object shown() const;
   };
-  std::map<std::pair<std::string, std::string>, Counters> counters_;
+  using Pair = std::pair<std::string, std::string>;
+  boost::json::array summed(const char* field, std::string Pair::*part) const;
+  std::map<Pair, Counters> counters_;
   Counters all_;
   std::uint64_t failovers_ = 0;
   std::deque<Record> recent_;

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "server/api/rest.hpp"
+#include "server/api/rest_machines.hpp"
 #include "server/gateway/gateway.hpp"
 #include "server/text.hpp"
 
@@ -21,12 +22,13 @@ struct Listed {
   json::array places;
   bool loaded = false;
   std::uint64_t loaded_bytes = 0, gpu_bytes = 0;
+  WallMs since{INT64_MAX};  // the first worker that has it was first seen
 };
 
-std::map<std::string, Listed> list_models(const gateway::Board& board, Dialect dialect) {
+std::map<std::string, Listed> list_models(const gateway::Board& board) {
   std::map<std::string, Listed> out;
   for (const auto& [id, place] : board.places()) {
-    if (!gateway::speaks(place.service.kind(), dialect) || place.service.state() == "down") continue;
+    if (place.service.state() == "down") continue;
     for (const pb::Model& model : place.service.models()) {
       Listed& one = out[model.name()];
       if (one.model == nullptr) {
@@ -34,6 +36,7 @@ std::map<std::string, Listed> list_models(const gateway::Board& board, Dialect d
         one.kind = place.service.kind();
       }
       one.loaded = one.loaded || model.loaded();
+      one.since.ms = std::min(one.since.ms, place.since.ms);
       one.loaded_bytes = std::max<std::uint64_t>(one.loaded_bytes, model.loaded_bytes());
       one.gpu_bytes = std::max<std::uint64_t>(one.gpu_bytes, model.gpu_bytes());
       one.places.push_back(json::object{{"worker_id", place.worker_id},
@@ -61,17 +64,14 @@ json::object openai_model(const std::string& name, const Listed& listed, std::in
                                   {"places", listed.places}}}};
 }
 
-json::object ollama_model(const std::string& name, const pb::Model& model) {
+json::object ollama_model(const std::string& name, const Listed& listed) {
+  const pb::Model& model = *listed.model;
   return {{"name", name},
           {"model", name},
+          {"modified_at", iso_time(listed.since)},
           {"size", model.bytes()},
           {"digest", model.digest()},
-          {"details", json::object{{"parent_model", ""},
-                                   {"format", "gguf"},
-                                   {"family", model.family()},
-                                   {"families", model.family().empty() ? json::array{} : json::array{model.family()}},
-                                   {"parameter_size", model.parameters()},
-                                   {"quantization_level", model.quantization()}}}};
+          {"details", gateway::ollama_details(model)}};
 }
 
 }  // namespace
@@ -84,14 +84,14 @@ void Rest::pass_on(RestCallPtr call) {
 
 void Rest::list_v1_models(RestCallPtr call) {
   json::array data;
-  for (const auto& [name, listed] : list_models(s_.gateway->board(), Dialect::openai))
+  for (const auto& [name, listed] : list_models(s_.gateway->board()))
     data.push_back(openai_model(name, listed, s_.started_at.ms / 1000));
   call->answer(200, json::object{{"object", "list"}, {"data", std::move(data)}});
 }
 
 void Rest::get_v1_model(RestCallPtr call) {
   const std::string& name = call->path["model"];
-  const auto all = list_models(s_.gateway->board(), Dialect::openai);
+  const auto all = list_models(s_.gateway->board());
   auto it = all.find(name);
   if (it == all.end()) {
     it = std::find_if(all.begin(), all.end(),
@@ -108,18 +108,22 @@ void Rest::get_v1_model(RestCallPtr call) {
   call->answer_text(404, "application/json", gateway::fault_body(Dialect::openai, fault));
 }
 
+// What Ollama says at its root: its command line asks for that first.
+void Rest::get_ollama(RestCallPtr call) {
+  call->answer_text(200, "text/plain; charset=utf-8", "Ollama is running");
+}
+
 void Rest::get_ollama_tags(RestCallPtr call) {
   json::array models;
-  for (const auto& [name, listed] : list_models(s_.gateway->board(), Dialect::ollama))
-    models.push_back(ollama_model(name, *listed.model));
+  for (const auto& [name, listed] : list_models(s_.gateway->board())) models.push_back(ollama_model(name, listed));
   call->answer(200, json::object{{"models", std::move(models)}});
 }
 
 void Rest::get_ollama_ps(RestCallPtr call) {
   json::array models;
-  for (const auto& [name, listed] : list_models(s_.gateway->board(), Dialect::ollama)) {
+  for (const auto& [name, listed] : list_models(s_.gateway->board())) {
     if (!listed.loaded) continue;
-    json::object one = ollama_model(name, *listed.model);
+    json::object one = ollama_model(name, listed);
     one["size"] = listed.loaded_bytes;
     one["size_vram"] = listed.gpu_bytes;
     models.push_back(std::move(one));
@@ -144,7 +148,7 @@ void Rest::get_ollama_version(RestCallPtr call) {
   std::string oldest;
   for (const auto& [id, place] : s_.gateway->board().places()) {
     const std::string& version = place.service.version();
-    if (!gateway::speaks(place.service.kind(), Dialect::ollama) || version.empty()) continue;
+    if (place.service.kind() != "ollama" || version.empty()) continue;
     if (oldest.empty() || parts(version) < parts(oldest)) oldest = version;
   }
   call->answer(200, json::object{{"version", oldest.empty() ? "0.0.0" : cut_utf8(oldest, 64)}});
@@ -158,7 +162,7 @@ std::vector<Route> gateway_routes() {
   const auto post = [](std::string_view pattern, std::string_view summary, std::string_view request) {
     return Route{"POST", pattern, Action::use_models, "gateway", summary, {}, request, "ModelAnswer", &Rest::pass_on};
   };
-  return {
+  std::vector<Route> all = {
       post("/v1/chat/completions", "OpenAI's chat, answered by the worker that fits best; stream: server-sent events",
            "ModelRequest"),
       post("/v1/completions", "OpenAI's completion of a prompt", "ModelRequest"),
@@ -181,7 +185,20 @@ std::vector<Route> gateway_routes() {
        "",
        "ModelEntry",
        &Rest::get_v1_model},
-      post("/ollama/api/chat", "Ollama's chat; newline-delimited JSON unless stream is false", "ModelRequest"),
+      {"GET",
+       "/ollama",
+       Action::list_models,
+       "gateway",
+       "What Ollama says at its root",
+       {},
+       "",
+       "text",
+       &Rest::get_ollama},
+      post("/ollama/api/chat",
+           "Ollama's chat; newline-delimited JSON unless stream is false. A model on another service is asked there, "
+           "and its "
+           "answer told as Ollama would",
+           "ModelRequest"),
       post("/ollama/api/generate", "Ollama's completion of a prompt", "ModelRequest"),
       post("/ollama/api/embed", "Ollama's embeddings", "ModelRequest"),
       post("/ollama/api/embeddings", "Ollama's embeddings of one prompt, as older clients ask for them",
@@ -191,7 +208,7 @@ std::vector<Route> gateway_routes() {
        "/ollama/api/tags",
        Action::list_models,
        "gateway",
-       "The models of all Ollamas",
+       "The models of all workers, in Ollama's form",
        {},
        "",
        "OllamaModels",
@@ -218,12 +235,15 @@ std::vector<Route> gateway_routes() {
        "/api/gateway",
        Action::see_stats,
        "gateway",
-       "What goes through the gateway: streams, tokens by principal and model, the newest requests",
+       "What goes through the gateway: streams, tokens by principal and model since the server's start, the newest "
+       "requests",
        {},
        "",
        "Gateway",
        &Rest::get_gateway},
   };
+  for (Route& route : machine_routes()) all.push_back(std::move(route));
+  return all;
 }
 
 }  // namespace grange::server

@@ -10,10 +10,10 @@
 namespace grange::server::gateway {
 namespace {
 
-constexpr std::size_t kNameBytes = 256;
+constexpr std::size_t kModelNameBytes = 256;
 
 bool good_name(const std::string& name) {
-  return !name.empty() && name.size() <= kNameBytes && is_utf8(name);
+  return !name.empty() && name.size() <= kModelNameBytes && is_utf8(name);
 }
 
 std::uint32_t capacity(const pb::Service& service) {
@@ -26,15 +26,17 @@ std::uint32_t easy(const pb::Service& service) {
 struct Score {
   std::uint32_t crowd;  // how many times over it is as busy as is good for it
   int rank;             // loaded, GOOD, RISK, UNKNOWN
+  bool translated;      // it speaks the other dialect
   double load;
   std::uint64_t used;
-  auto key() const { return std::tuple(crowd, rank, load, used); }
+  auto key() const { return std::tuple(crowd, rank, translated, load, used); }
 };
 
-Score score(const Place& place, const pb::Model& model, Fit fit) {
+Score score(const Place& place, const pb::Model& model, Fit fit, Dialect dialect) {
   const std::uint32_t room = easy(place.service);
   return {.crowd = place.active / room,
           .rank = model.loaded() ? 0 : 1 + static_cast<int>(fit),
+          .translated = !speaks(place.service.kind(), dialect),
           .load = static_cast<double>(place.active) / room,
           .used = place.used};
 }
@@ -60,9 +62,12 @@ Fit fit_of(const pb::Model& model, std::uint32_t context) {
   return Fit::unknown;
 }
 
+bool serves(std::string_view kind) {
+  return kind == "ollama" || kind == "llamacpp" || kind == "openai";
+}
+
 bool speaks(std::string_view kind, Dialect dialect) {
-  if (kind == "ollama") return true;
-  return dialect == Dialect::openai && (kind == "llamacpp" || kind == "openai");
+  return kind == "ollama" || (dialect == Dialect::openai && serves(kind));
 }
 
 void Board::index(const Place& place) {
@@ -79,13 +84,15 @@ void Board::unindex(const Place& place) {
   }
 }
 
-void Board::set(WorkerNo worker, const std::string& worker_id, const ServiceList& services) {
+void Board::set(WorkerNo worker, const std::string& worker_id, const ServiceList& services, WallMs since) {
   Host& host = hosts_[worker];
+  host.worker_id = worker_id;
+  forget(worker_id);
   std::map<std::string, PlaceId> before = std::move(host.places);
   host.places.clear();
   for (const pb::Service& service : services) {
     if (host.places.size() >= kServices) break;
-    if (!good_name(service.name()) || !speaks(service.kind(), Dialect::openai)) continue;
+    if (!good_name(service.name()) || !serves(service.kind())) continue;
     if (host.places.contains(service.name())) continue;
     PlaceId id = 0;
     if (const auto it = before.find(service.name()); it != before.end()) {
@@ -100,6 +107,7 @@ void Board::set(WorkerNo worker, const std::string& worker_id, const ServiceList
     place.id = id;
     place.worker = worker;
     place.worker_id = worker_id;
+    place.since = since;
     place.service = service;
     pb::Service& kept = place.service;
     kept.clear_models();
@@ -109,7 +117,6 @@ void Board::set(WorkerNo worker, const std::string& worker_id, const ServiceList
       pb::Model& one = *kept.add_models();
       one = model;
       one.clear_fit_json();
-      missed_.erase(std::string(plain_name(model.name())));
     }
     index(place);
   }
@@ -119,19 +126,52 @@ void Board::set(WorkerNo worker, const std::string& worker_id, const ServiceList
   }
 }
 
-void Board::drop(WorkerNo worker, Instant now) {
+void Board::drop(WorkerNo worker) {
   const auto host = hosts_.find(worker);
   if (host == hosts_.end()) return;
-  std::erase_if(missed_, [now](const auto& one) { return one.second <= now; });
+  std::set<std::string> had;
   for (const auto& [name, id] : host->second.places) {
     const auto place = places_.find(id);
-    for (const pb::Model& model : place->second.service.models()) {
-      if (missed_.size() < kModels) missed_[std::string(plain_name(model.name()))] = now + kMissed;
-    }
+    for (const pb::Model& model : place->second.service.models()) had.emplace(plain_name(model.name()));
     unindex(place->second);
     places_.erase(place);
   }
+  absent(host->second.worker_id, std::move(had));
   hosts_.erase(host);
+}
+
+void Board::remember(const std::string& worker_id, const ServiceList& services) {
+  for (const auto& [no, host] : hosts_) {
+    if (host.worker_id == worker_id) return;
+  }
+  std::set<std::string> had;
+  for (const pb::Service& service : services) {
+    if (!serves(service.kind())) continue;
+    for (const pb::Model& model : service.models()) {
+      if (good_name(model.name()) && model.kind() != "checkpoint") had.emplace(plain_name(model.name()));
+    }
+  }
+  absent(worker_id, std::move(had));
+}
+
+void Board::absent(const std::string& worker_id, std::set<std::string> models) {
+  forget(worker_id);
+  if (models.empty()) return;
+  while (models.size() > kModels) models.erase(std::prev(models.end()));
+  for (const std::string& model : models) ++missed_[model];
+  absent_[worker_id] = std::move(models);
+  left_.push_front(worker_id);
+  if (left_.size() > kAbsent) forget(std::string(left_.back()));
+}
+
+void Board::forget(const std::string& worker_id) {
+  const auto it = absent_.find(worker_id);
+  if (it == absent_.end()) return;
+  for (const std::string& model : it->second) {
+    if (const auto missed = missed_.find(model); --missed->second == 0) missed_.erase(missed);
+  }
+  absent_.erase(it);
+  left_.remove(worker_id);
 }
 
 void Board::drain(WorkerNo worker) {
@@ -146,23 +186,20 @@ Choice Board::choose(const Ask& ask, const std::vector<PlaceId>& but, Instant no
   const std::string name(plain_name(ask.model));
   const auto offers = offers_.find(name);
   if (offers == offers_.end()) {
-    const auto missed = missed_.find(name);
-    return {.why = missed != missed_.end() && missed->second > now ? Choice::Why::away : Choice::Why::unknown};
+    return {.why = missed_.contains(name) ? Choice::Why::away : Choice::Why::unknown};
   }
   const Place* best = nullptr;
   std::optional<Score> best_score, bond_score;
   const Place *full = nullptr, *loading = nullptr, *away = nullptr, *bonded = nullptr;
-  bool tried = false, failed = false;
+  bool tried = false;
   std::uint32_t largest = 0;
   const auto bond = ask.affinity == 0 ? bonds_.end() : bonds_.find(ask.affinity);
   for (const Offer& offer : offers->second) {
     const Place& place = places_.at(offer.place);
     const pb::Model& model = place.service.models(offer.model);
-    if (!speaks(place.service.kind(), ask.dialect)) continue;
     const Host& host = hosts_.at(place.worker);
     const Fit fit = fit_of(model, ask.context);
     if (fit == Fit::fail && !ask.light) {
-      failed = true;
       largest = std::max(largest, model.max_context());
     } else if (std::find(but.begin(), but.end(), place.id) != but.end()) {
       tried = true;
@@ -173,7 +210,7 @@ Choice Board::choose(const Ask& ask, const std::vector<PlaceId>& but, Instant no
     } else if (host.behind || place.cool_until > now || (!ask.light && place.active >= capacity(place.service))) {
       full = &place;
     } else {
-      const Score mine = score(place, model, fit);
+      const Score mine = score(place, model, fit, ask.dialect);
       if (bond != bonds_.end() && bond->second.place == place.id && bond->second.until > now) {
         bonded = &place;
         bond_score = mine;
@@ -195,8 +232,7 @@ Choice Board::choose(const Ask& ask, const std::vector<PlaceId>& but, Instant no
   if (loading != nullptr) return {.why = Choice::Why::loading, .place = loading};
   if (tried) return {.why = Choice::Why::tried};
   if (away != nullptr) return {.why = Choice::Why::away, .place = away};
-  if (failed) return {.why = Choice::Why::does_not_fit, .largest = largest};
-  return {.why = Choice::Why::other_dialect};
+  return {.why = Choice::Why::does_not_fit, .largest = largest};
 }
 
 void Board::took(PlaceId id, const Ask& ask, Instant now) {
@@ -239,10 +275,9 @@ bool Board::cooled(Instant since, Instant now) const {
   return false;
 }
 
-std::vector<std::string> Board::names(Dialect dialect) const {
+std::vector<std::string> Board::names() const {
   std::set<std::string> all;
   for (const auto& [id, place] : places_) {
-    if (!speaks(place.service.kind(), dialect)) continue;
     for (const pb::Model& model : place.service.models()) all.insert(model.name());
   }
   return {all.begin(), all.end()};

@@ -150,14 +150,16 @@ TEST_F(Routing, BondsAreBounded) {
 
 TEST_F(Routing, Dialects) {
   add(1, service({model("m")}, "llamacpp"));
-  EXPECT_EQ(ask({.dialect = Dialect::ollama, .model = "m"}).why, Why::other_dialect);
+  EXPECT_EQ(ask({.dialect = Dialect::ollama, .model = "m"}).why, Why::chosen) << "what is asked is translated";
   EXPECT_EQ(ask({.dialect = Dialect::openai, .model = "m"}).why, Why::chosen);
   add(2, service({model("m:latest")}));
-  EXPECT_EQ(ask({.dialect = Dialect::ollama, .model = "m"}).place->worker.value, 2u);
-  EXPECT_EQ(ask({.dialect = Dialect::ollama, .model = "m:latest"}).place->worker.value, 2u);
+  EXPECT_EQ(taken({.dialect = Dialect::ollama, .model = "m"}), 2u) << "who needs no translation comes first";
+  EXPECT_EQ(taken({.dialect = Dialect::ollama, .model = "m:latest"}), 2u);
+  add(1, service({model("m", "GOOD", true)}, "llamacpp"));
+  EXPECT_EQ(ask({.dialect = Dialect::ollama, .model = "m"}).place->worker.value, 1u) << "unless it has it loaded";
   add(3, service({model("picture")}, "comfyui"));
   EXPECT_EQ(ask({.dialect = Dialect::openai, .model = "picture"}).why, Why::unknown);
-  EXPECT_EQ(board.names(Dialect::ollama), std::vector<std::string>{"m:latest"});
+  EXPECT_EQ(board.names(), (std::vector<std::string>{"m", "m:latest"}));
 }
 
 TEST_F(Routing, WhoCannotTakeItNow) {
@@ -186,15 +188,40 @@ TEST_F(Routing, WhoCannotTakeItNow) {
   EXPECT_EQ(ask({.model = "m"}, {}, kNow + Micros{500}).why, Why::away);
 }
 
-TEST_F(Routing, AWorkerThatLeftIsMissedForAWhile) {
-  add(1, service({model("m")}));
-  board.drop({1}, kNow);
+TEST_F(Routing, WhatAWorkerThatLeftHadIsAway) {
+  add(1, service({model("m:latest")}));
+  add(2, service({model("m")}));
+  board.drop({1});
+  EXPECT_EQ(ask().why, Why::chosen);
+  board.drop({2});
   EXPECT_EQ(ask().why, Why::away);
-  EXPECT_EQ(ask({.model = "m"}, {}, kNow + kMissed).why, Why::unknown);
+  EXPECT_EQ(ask({.model = "n"}).why, Why::unknown) << "never seen";
   board.set_behind({1}, true);  // what is said of it late changes nothing
   board.drain({1});
-  add(1, service({model("m")}));
-  EXPECT_EQ(ask().why, Why::chosen);
+  add(1, service({model("n")}));
+  EXPECT_EQ(ask().why, Why::away) << "the second had it, too";
+  board.forget("w2");
+  EXPECT_EQ(ask().why, Why::unknown);
+  EXPECT_EQ(ask({.model = "n"}).why, Why::chosen);
+}
+
+TEST_F(Routing, WhatTheStoreKnowsOfIsAway) {
+  ServiceList list;
+  *list.Add() = service({model("m")});
+  *list.Add() = service({model("picture")}, "comfyui");
+  add(1, service({model("n")}));
+  board.remember("w1", list);  // it is here: what it has now counts
+  EXPECT_EQ(ask().why, Why::unknown);
+  board.remember("w2", list);
+  EXPECT_EQ(ask().why, Why::away);
+  EXPECT_EQ(ask({.model = "picture"}).why, Why::unknown);
+  for (std::size_t i = 0; i < kAbsent; ++i) {
+    ServiceList other;
+    *other.Add() = service({model("x")});
+    board.remember("more" + std::to_string(i), other);
+  }
+  EXPECT_EQ(ask().why, Why::unknown) << "the oldest is forgotten";
+  EXPECT_EQ(ask({.model = "x"}).why, Why::away);
 }
 
 TEST_F(Routing, ANewManifestKeepsWhatRuns) {
@@ -219,9 +246,9 @@ TEST_F(Routing, AnythingMayStandInAManifest) {
   *list.Add() = bad;
   board.set({9}, "w9", list);
   EXPECT_EQ(board.places().size(), kServices);
-  EXPECT_EQ(board.names(Dialect::openai), std::vector<std::string>{"m"});
-  board.drop({9}, kNow);
-  board.drop({9}, kNow);
+  EXPECT_EQ(board.names(), std::vector<std::string>{"m"});
+  board.drop({9});
+  board.drop({9});
   EXPECT_TRUE(board.places().empty());
   board.left(1, false);
   board.cool(1, kNow, true);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "server/gateway/gateway.hpp"
+#include "server/gateway/translate.hpp"
 
 namespace grange::server::gateway {
 
@@ -27,6 +28,7 @@ struct Gateway::Stream {
   std::string kind = {};    // of the service
   Instant opened{};
   std::vector<PlaceId> tried = {};
+  std::unique_ptr<OllamaAnswer> translated = {};  // where it does not speak the client's dialect
   std::uint32_t failures = 0;
   bool again = false;  // the same service had a second chance
 

@@ -4,27 +4,12 @@
 
 #include <set>
 
+#include "server/api/job_file.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
 
 namespace grange::server {
 namespace {
-
-bool serves(const RunSpec& spec, const pb::Service& service) {
-  const std::string& kind = service.kind();
-  if (!spec.service.empty() && service.name() != spec.service) return false;
-  if (spec.kind == RunKind::image) return kind == "comfyui";
-  return spec.kind == RunKind::llm && (kind == "ollama" || kind == "llamacpp" || kind == "openai");
-}
-
-// Ollama's "x" is "x:latest".
-bool same_model(std::string_view asked, std::string_view have) {
-  if (asked == have) return true;
-  const auto bare = [](std::string_view name) {
-    return name.ends_with(":latest") ? name.substr(0, name.size() - 7) : name;
-  };
-  return bare(asked) == bare(have);
-}
 
 bool has(const google::protobuf::RepeatedPtrField<std::string>& list, std::string_view word) {
   return std::find(list.begin(), list.end(), word) != list.end();
@@ -59,6 +44,8 @@ void look_at_model(const RunSpec& spec, const pb::Service& service, const pb::Mo
   if (spec.kind == RunKind::llm) {
     out.context = spec.context();
     out.fit = fit_of(model, out.context);
+    out.good_context = model.good_context();
+    out.max_context = model.max_context();
     if (model.context() != 0 && out.context > model.context())
       out.warnings.push_back(
           fmt::format("the model was trained for {} tokens; {} are asked for", model.context(), out.context));
@@ -137,6 +124,12 @@ bool wanted(const RunSpec& spec, const WorkerFacts& facts) {
          });
 }
 
+std::string larger(const MachineCheck& check) {
+  if (check.good_context != 0) return fmt::format("; --num-ctx {} is the largest that fits well", check.good_context);
+  if (check.max_context != 0) return fmt::format("; --num-ctx {} is the largest that fits at all", check.max_context);
+  return "";
+}
+
 MachineCheck look(const RunSpec& spec, const WorkerFacts& facts) {
   MachineCheck out;
   out.worker = facts.worker;
@@ -149,9 +142,10 @@ MachineCheck look(const RunSpec& spec, const WorkerFacts& facts) {
     out.warnings.push_back(
         fmt::format("busy: it runs {} {} of others", facts.running, facts.running == 1 ? "task" : "tasks"));
   if (out.fit == "RISK")
-    out.warnings.push_back(fmt::format("the model fits with {} tokens of context only just", out.context));
+    out.warnings.push_back(
+        fmt::format("the model fits with {} tokens of context only just{}", out.context, larger(out)));
   if (out.problem.empty() && out.fit == "FAIL")
-    out.problem = fmt::format("the model does not fit with {} tokens of context", out.context);
+    out.problem = fmt::format("the model does not fit with {} tokens of context{}", out.context, larger(out));
   // These no force overcomes.
   std::string never;
   if (!facts.connected)
@@ -200,7 +194,37 @@ void compare_models(const std::vector<MachineCheck>& machines, std::vector<std::
   }
 }
 
+// By what people call them; of those that are connected.
+std::string no_such_worker(const std::string& name, const std::vector<WorkerFacts>& workers) {
+  std::vector<std::string> there;
+  for (const WorkerFacts& one : workers) {
+    if (one.connected) there.push_back(one.name.empty() ? one.id : one.name);
+  }
+  const std::vector<std::string_view> names(there.begin(), there.end());
+  const std::string_view near = nearest(name, names);
+  return fmt::format("There is no worker \"{}\".{} {}", cut_utf8(name, 80),
+                     near.empty() ? "" : fmt::format(" Did you mean \"{}\"?", near),
+                     there.empty() ? "None is connected; start one with: grange worker --server URL"
+                                   : "Connected are: " + listed(there) + ".");
+}
+
 }  // namespace
+
+bool serves(const RunSpec& spec, const pb::Service& service) {
+  const std::string& kind = service.kind();
+  if (!spec.service.empty() && service.name() != spec.service) return false;
+  if (spec.kind == RunKind::image) return kind == "comfyui";
+  return spec.kind == RunKind::llm && (kind == "ollama" || kind == "llamacpp" || kind == "openai");
+}
+
+// Ollama's "x" is "x:latest".
+bool same_model(std::string_view asked, std::string_view have) {
+  if (asked == have) return true;
+  const auto bare = [](std::string_view name) {
+    return name.ends_with(":latest") ? name.substr(0, name.size() - 7) : name;
+  };
+  return bare(asked) == bare(have);
+}
 
 std::vector<const MachineCheck*> Preflight::chosen() const {
   std::vector<const MachineCheck*> out;
@@ -222,7 +246,8 @@ Preflight preflight(const RunSpec& spec, const std::vector<WorkerFacts>& workers
       continue;
     MachineCheck missing;
     missing.machine.id = missing.machine.name = cut_utf8(name, limits::kNameBytes);
-    missing.problem = "there is no worker of this id or name; `grange workers` lists them";
+    missing.problem = no_such_worker(name, workers);
+    out.unknown += (out.unknown.empty() ? "" : " ") + missing.problem;
     out.machines.push_back(std::move(missing));
   }
   make_names_unique(out.machines);
@@ -235,6 +260,8 @@ Preflight preflight(const RunSpec& spec, const std::vector<WorkerFacts>& workers
 }
 
 Result<> anything_left(const RunSpec& spec, const Preflight& preflight) {
+  // Not a race of fewer machines than were asked for, because of a slip of the pen.
+  if (!preflight.unknown.empty()) return Error{ErrorClass::invalid_argument, preflight.unknown};
   const auto chosen = preflight.chosen();
   if (chosen.empty()) {
     if (preflight.machines.empty())
@@ -278,6 +305,8 @@ json::object preflight_json(const RunSpec& spec, const Preflight& preflight) {
                                     {"mock", one.mock},
                                     {"fit", one.fit},
                                     {"num_ctx", one.context},
+                                    {"good_context", one.good_context},
+                                    {"max_context", one.max_context},
                                     {"fit_numbers", one.numbers},
                                     {"warnings", words(one.warnings)},
                                     {"problem", one.problem.empty() ? json::value(nullptr) : json::value(one.problem)},

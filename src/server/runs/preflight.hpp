@@ -14,6 +14,10 @@ struct WorkerFacts {
   pb::Manifest manifest;
 };
 
+// Who can serve the run at all, and Ollama's "x" is "x:latest".
+bool serves(const RunSpec& spec, const pb::Service& service);
+bool same_model(std::string_view asked, std::string_view have);
+
 struct MachineCheck {
   WorkerNo worker{};
   RunMachine machine;
@@ -21,7 +25,8 @@ struct MachineCheck {
   bool mock = false;            // a mock would answer
   std::string fit = "UNKNOWN";  // GOOD | RISK | FAIL | UNKNOWN, at the context of the run
   std::uint32_t context = 0;
-  json::object numbers;  // behind it
+  std::uint32_t good_context = 0, max_context = 0;  // the largest that are GOOD, and that do not FAIL; 0: not known
+  json::object numbers;                             // behind it
   std::string service, quantization, digest;
   std::vector<std::string> warnings;
   std::string problem;  // why it is left out; or, when it is chosen all the same, what was overruled
@@ -31,6 +36,7 @@ struct MachineCheck {
 struct Preflight {
   std::vector<MachineCheck> machines;
   std::vector<std::string> warnings;  // of the run as a whole
+  std::string unknown;                // a sentence on names that no worker has; "": all are known
   std::vector<const MachineCheck*> chosen() const;
 };
 

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::size_t kComparedMost = 20;
 
-json::object shown(const RunLook& look) {
+json::object run_shown(const RunLook& look) {
   json::object out = look.metadata;
   out["summary"] = look.summary;
   return out;
@@ -50,7 +50,7 @@ std::optional<std::pair<std::string, std::string>> format_of(std::string_view na
 std::string export_text(const RunLook& look, std::string_view format) {
   if (format == "csv") return run_csv(look.metadata, look.summary);
   if (format == "html") return run_html(look.metadata, look.summary);
-  return wire::json_text(shown(look)) + "\n";
+  return wire::json_text(run_shown(look)) + "\n";
 }
 
 }  // namespace
@@ -117,7 +117,7 @@ void Rest::get_run(RestCallPtr call) {
   s_.runs->wait(call->path["id"], wait, [this, call] {
     s_.runs->look(call->who, call->path["id"], [call](Result<RunLook> look) {
       if (!look) return call->fail(look.error());
-      call->answer(200, shown(*look));
+      call->answer(200, run_shown(*look));
     });
   });
 }
@@ -225,6 +225,15 @@ void Rest::run_and_wait(const RestCallPtr& call, std::string_view kind) {
 }
 
 void Rest::post_compute(RestCallPtr call) {
+  auto body = call->body();
+  if (!body) return call->fail(body.error());
+  // A race has defaults; a question that says nothing is rather a mistake than a wish for minutes of all machines.
+  const json::value* op = body->if_contains("op");
+  if (!body->contains("n") && (op == nullptr || *op == "primes"))
+    return call->fail({ErrorClass::invalid_argument,
+                       "Say what is to be computed: {\"n\": 100000000} for primes (\"algorithm\": segmented_sieve, "
+                       "simple_sieve, trial_division or primesieve; \"threads\"), or {\"op\": \"gemm\"}, \"memory\" or "
+                       "\"disk\"."});
   run_and_wait(call, "compute");
 }
 

@@ -17,6 +17,7 @@ namespace {
 constexpr std::size_t kLiveRuns = 64;
 constexpr Bytes kEventsFile = 64 * MiB;
 constexpr Micros kEachSecond{1'000'000};
+constexpr Micros kBetweenLanes{2'000'000};
 
 std::uint64_t random_number() {
   std::uint64_t out = 0;
@@ -179,7 +180,7 @@ void RunBook::submit(const std::string& id, std::function<void(Result<>)> done) 
           }
         }
         index(run);
-        files_.write(id, "metadata.json", json::serialize(metadata_json(run.state)) + "\n");
+        files_.write(id, "metadata.json", wire::json_text(metadata_json(run.state)) + "\n");
         // Were this write lost, the same keys would find the same jobs again.
         save(run, [](Result<>) {});
         done({});
@@ -219,8 +220,8 @@ void RunBook::over(const std::string& id) {
   lifecycle(run, "run_end");
   flush(run);
   const json::object summary = summary_json(run.state);
-  files_.write(id, "metadata.json", json::serialize(metadata_json(run.state)) + "\n");
-  files_.write(id, "summary.json", json::serialize(machines_json(summary)) + "\n");
+  files_.write(id, "metadata.json", wire::json_text(metadata_json(run.state)) + "\n");
+  files_.write(id, "summary.json", wire::json_text(machines_json(summary)) + "\n");
   run.unsaved = true;
   keep(id);
 }
@@ -356,6 +357,10 @@ void RunBook::tick(Now now) {
   if (live_.empty()) return;
   const bool look = now.mono - looked_ >= kEachSecond;
   if (look) looked_ = now.mono;
+  if (now.mono - looked_at_lanes_ >= kBetweenLanes) {
+    looked_at_lanes_ = now.mono;
+    look_at_lanes(now.mono);
+  }
   std::vector<std::string> ids;
   for (const auto& [id, run] : live_) ids.push_back(id);
   for (const std::string& id : ids) {
@@ -408,9 +413,12 @@ void RunBook::tell(Live& run, const Tell& what) {
 void RunBook::lifecycle(Live& run, std::string_view type) {
   const RunState& state = run.state;
   json::array machines;
-  for (const MachineState& machine : state.machines)
+  for (const MachineState& machine : state.machines) {
     machines.push_back(json::object{
         {"machine", machine.machine.name}, {"machine_id", machine.machine.id}, {"status", name(machine.fate)}});
+    if (!machine.waits.empty() && !grange::server::over(machine.fate))
+      machines.back().get_object()["waits"] = machine.waits;
+  }
   tell(run, {.type = "run_lifecycle",
              .machine = {},
              .payload = json::serialize(json::object{{"type", type},

@@ -69,6 +69,7 @@ class RunBook {
     bool over = false;          // the job
   };
   void facts(std::function<void(Result<std::vector<WorkerFacts>>)> done);
+  void look_at_lanes(Instant now);  // run_lanes.cpp
   void submit(const std::string& id, std::function<void(Result<>)> done);
   void happened(const std::string& id, const RunEvent& event);
   void tell(Live& run, const Tell& what);
@@ -87,7 +88,8 @@ class RunBook {
   RunFiles files_;
   std::map<std::string, std::unique_ptr<Live>> live_;
   std::unordered_map<JobNo, Place> jobs_;
-  Instant looked_{};
+  Instant looked_{}, looked_at_lanes_{};
+  bool looking_at_lanes_ = false;
   std::uint64_t last_wait_ = 0;
 };
 

@@ -23,7 +23,7 @@ std::string cell(const json::value& value) {
   return out + "\"";
 }
 
-json::value at(const json::object& from, std::string_view key) {
+json::value cell_of(const json::object& from, std::string_view key) {
   const json::value* value = from.if_contains(key);
   return value == nullptr ? json::value(nullptr) : *value;
 }
@@ -45,18 +45,21 @@ std::string run_csv(const json::object& metadata, const json::object& summary) {
       if (std::find(metrics.begin(), metrics.end(), std::string_view(key)) == metrics.end()) metrics.emplace_back(key);
     }
   }
-  std::string out = "run_id,kind,model";
+  const json::value settings = cell_of(metadata, "settings");
+  const json::value op = settings.is_object() ? cell_of(settings.get_object(), "op") : json::value(nullptr);
+  std::string out = "run_id,kind,op,model";
   for (const std::string_view key : kPlace) out += "," + std::string(key);
   for (const std::string& key : metrics) out += "," + cell(json::value(key));
   out += "\r\n";
   for (const json::value& one : samples) {
     if (!one.is_object()) continue;
     const json::object& sample = one.get_object();
-    out += cell(at(metadata, "run_id")) + "," + cell(at(metadata, "kind")) + "," + cell(at(metadata, "model"));
-    for (const std::string_view key : kPlace) out += "," + cell(at(sample, key));
-    const json::value figures = at(sample, "metrics");
+    out += cell(cell_of(metadata, "run_id")) + "," + cell(cell_of(metadata, "kind")) + "," + cell(op) + "," +
+           cell(cell_of(metadata, "model"));
+    for (const std::string_view key : kPlace) out += "," + cell(cell_of(sample, key));
+    const json::value figures = cell_of(sample, "metrics");
     for (const std::string& key : metrics)
-      out += "," + (figures.is_object() ? cell(at(figures.get_object(), key)) : std::string());
+      out += "," + (figures.is_object() ? cell(cell_of(figures.get_object(), key)) : std::string());
     out += "\r\n";
   }
   return out;

@@ -241,8 +241,8 @@ void RunBook::list(const Principal& who, store::RunFilter filter, Done<json::arr
         for (const store::RunRow& row : *rows) {
           const RunLook look = look_of(row);
           json::object one;
-          for (const char* key : {"run_id", "kind", "status", "started_at", "ended_at", "user", "model", "prompt",
-                                  "machines", "repeats", "concurrency"}) {
+          for (const char* key : {"run_id", "kind", "status", "started_at", "ended_at", "user", "model", "what",
+                                  "prompt", "machines", "repeats", "concurrency"}) {
             if (const json::value* value = look.metadata.if_contains(key); value != nullptr) one[key] = *value;
           }
           if (json::value* prompt = one.if_contains("prompt"); prompt != nullptr && prompt->is_string())

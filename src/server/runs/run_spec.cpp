@@ -4,6 +4,7 @@
 
 #include <boost/json/serialize.hpp>
 
+#include "server/api/bad.hpp"
 #include "server/api/job_keys.hpp"
 #include "store/blobs.hpp"
 #include "wire/json_dialect.hpp"
@@ -12,13 +13,11 @@ namespace grange::server {
 namespace {
 
 constexpr std::size_t kPromptBytes = 128 * KiB;
+constexpr std::uint32_t kUnservedTries = 5;
+constexpr std::uint32_t kUnservedPauseMs = 2500;  // its worker has seen by then that the service is gone
 constexpr std::uint64_t kWarmupSeeds = 1'000'000;
-constexpr std::uint64_t kDefaultN = 50'000'000;         // primes: seconds on one core, not minutes
-constexpr std::int64_t kMostN = 1'000'000'000'000'000;  // as far as the sieves go
-
-Error bad(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
+constexpr std::uint64_t kDefaultN = 50'000'000;             // primes: seconds on one core, not minutes
+constexpr std::int64_t kMostRaceN = 1'000'000'000'000'000;  // as far as the sieves go
 
 // A number that stands in the settings as it was written.
 void keep_number(Keys& keys, std::string_view key, double least, double most, json::object& to) {
@@ -51,6 +50,7 @@ void read_llm(Keys& keys, RunSpec& spec) {
   keep_integer(keys, "num_ctx", 1, 100'000'000, spec.settings);
   keep_number(keys, "temperature", 0, 10, spec.settings);
   keep_number(keys, "top_p", 0, 1, spec.settings);
+  keys.flag("cache", spec.cache);
   if (const json::object* more = keys.object("options"); more != nullptr) {
     for (const auto& [key, value] : *more) {
       if (!spec.settings.contains(key)) spec.settings[key] = value;
@@ -69,7 +69,7 @@ void read_compute(Keys& keys, RunSpec& spec) {
   spec.settings["op"] = op;
   keys.text("algorithm", spec.model);
   std::int64_t n = 0;
-  if (keys.integer("n", 0, kMostN, n)) spec.settings["n"] = n;
+  if (keys.integer("n", 0, kMostRaceN, n)) spec.settings["n"] = n;
   keep_integer(keys, "threads", 0, 4096, spec.settings);
   if (op == "primes") {
     if (spec.model.empty()) spec.model = "segmented_sieve";
@@ -152,6 +152,9 @@ void fill_engine(const RunSpec& spec, const RunMachine& on, pb::JobSpec& job) {
     llm.set_system(spec.system);
     json::object options = spec.settings;
     if (spec.seed_given) options["seed"] = spec.seed;
+    // The second repeat would measure the memory of the first. llama.cpp can be told; who does not know the word is not
+    // sent it.
+    if (!spec.cache && !options.contains("cache_prompt")) options["cache_prompt"] = false;
     llm.set_options_json(json::serialize(options));
     llm.set_allow_mock(spec.allow_mock);
     llm.set_service(spec.service);
@@ -207,6 +210,17 @@ std::optional<double> number_at(const json::object& from, std::string_view key) 
   if (value == nullptr || !value->is_number()) return std::nullopt;
   const double n = value->to_number<double>();
   return n == n && n < 1e300 && n > -1e300 ? std::optional(n) : std::nullopt;
+}
+
+std::string op_of(const RunSpec& spec) {
+  const json::value* op = spec.kind == RunKind::compute ? spec.settings.if_contains("op") : nullptr;
+  return op != nullptr && op->is_string() ? std::string(op->get_string()) : std::string();
+}
+
+std::string what_of(const RunSpec& spec) {
+  if (spec.kind == RunKind::image && spec.model.empty()) return "workflow";
+  if (spec.kind != RunKind::compute) return spec.model;
+  return op_of(spec) + (spec.model.empty() ? "" : " " + spec.model);
 }
 
 Millis RunSpec::limit() const {
@@ -305,6 +319,7 @@ json::object write_run(const RunSpec& spec) {
   for (const std::uint32_t c : spec.concurrency) sweep.emplace_back(c);
   out["concurrency"] = std::move(sweep);
   if (spec.timeout.count() > 0) out["timeout"] = static_cast<double>(spec.timeout.count()) / 1000;
+  if (spec.cache) out["cache"] = true;
   if (spec.force) out["force"] = true;
   if (spec.allow_mock) out["allow_mock"] = true;
   if (spec.target_ttft_ms) out["target_ttft_ms"] = *spec.target_ttft_ms;
@@ -351,6 +366,18 @@ std::vector<SubmitInput> jobs_of(const RunSpec& spec, const std::string& run_id,
     // What fails is a result of the race, not something to try again.
     job.mutable_retry()->set_max_attempts(1);
     job.mutable_retry()->set_crash_limit(1);
+    // But a request that never met its service, or lost it, is none: without this, a service that restarts would cost
+    // the machine all of its repeats within a second.
+    if (spec.kind != RunKind::compute && !spec.allow_mock) {
+      for (const char* none : {"unreachable", "loading"}) {
+        pb::RetryRule& rule = *job.mutable_retry()->add_rules();
+        rule.set_failure(pb::FAILURE_ENGINE);
+        rule.set_exception(none);
+        rule.set_max_attempts(kUnservedTries);
+        rule.set_base_ms(kUnservedPauseMs);
+        rule.set_cap_ms(4 * kUnservedPauseMs);
+      }
+    }
     fill_engine(spec, on, job);
     if (!before.empty()) {
       pb::DependsOn& after = *job.add_depends_on();

@@ -38,6 +38,7 @@ struct RunSpec {
   Millis timeout{0};   // of one request; 0: the kind's own
   bool force = false;  // also machines that a preflight would leave out
   bool allow_mock = false;
+  bool cache = false;  // llm: prompts that a service remembers from the request before may come from there
   std::optional<double> target_ttft_ms, target_itl_ms;
   std::uint64_t seed = 0;
   bool seed_given = false;
@@ -54,6 +55,8 @@ struct RunSpec {
 // The body of POST /api/runs. Form and ranges; what a machine can do is the preflight's to say.
 Result<RunSpec> read_run(const json::object& body);
 json::object write_run(const RunSpec& spec);  // read_run() of it gives the same again
+std::string op_of(const RunSpec& spec);       // compute: primes | gemm | memory | disk; else ""
+std::string what_of(const RunSpec& spec);     // in a few words what each machine does: "primes segmented_sieve"
 
 // SHA-256 over what two runs must share to be compared: kind, model, prompt and settings, not who and how often.
 std::string digest_of(const RunSpec& spec);

@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <boost/json/serialize.hpp>
-
 #include "server/text.hpp"
+#include "wire/json_dialect.hpp"
 
 namespace grange::server {
 namespace {
@@ -41,6 +40,16 @@ json::array images_of(const json::value& images) {
   return out;
 }
 
+// "tried again in 3 s" and "in 1 s" are one piece of news.
+bool same_but_for_numbers(std::string_view a, std::string_view b) {
+  const auto words = [](std::string_view text) {
+    std::string out;
+    std::copy_if(text.begin(), text.end(), std::back_inserter(out), [](char c) { return c < '0' || c > '9'; });
+    return out;
+  };
+  return words(a) == words(b);
+}
+
 std::string_view done_type(RunKind kind) {
   return kind == RunKind::llm ? "job_done" : kind == RunKind::compute ? "compute_done" : "image_done";
 }
@@ -74,7 +83,7 @@ struct Stepper {
     json::object payload{{"type", "machine_end"}, {"status", name(fate)}};
     if (!m.error.empty()) payload["error"] = m.error;
     if (!m.message.empty()) payload["message"] = m.message;
-    tell("run_lifecycle", k, 0, 0, json::serialize(payload));
+    tell("run_lifecycle", k, 0, 0, wire::json_text(payload));
   }
 
   void cancel_jobs(const MachineState& m, const std::string& why) {
@@ -83,10 +92,17 @@ struct Stepper {
     }
   }
 
+  static void goes_on(MachineState& m) {
+    m.waits.clear();
+    m.gone.clear();
+    m.gone_since.reset();
+  }
+
   void operator()(const Began& e) {
     MachineState* m = at(e.machine, e.phase, e.repeat);
     if (m == nullptr) return;
     m->moved = now;
+    goes_on(*m);
     Sample& sample = m->samples[{e.phase, e.repeat}];
     if (over(sample.fate)) return;
     sample.phase = e.phase;
@@ -170,11 +186,12 @@ struct Stepper {
         payload["images"] = images_of(*images);
     }
     if (run.spec.kind == RunKind::compute) {
+      payload["op"] = run.spec.settings.at("op");
       if (!run.spec.model.empty()) payload["algorithm"] = run.spec.model;
       if (const json::value* n = run.spec.settings.if_contains("n"); n != nullptr) payload["n"] = *n;
     }
     tell(sample.fate == Fate::timeout ? "job_timeout" : std::string(done_type(run.spec.kind)), e.machine, e.phase,
-         e.repeat, json::serialize(payload));
+         e.repeat, wire::json_text(payload));
   }
 
   // A machine has ended when its jobs have: completed when every request that counts was.
@@ -231,6 +248,28 @@ struct Stepper {
     run.machines[e.machine].moved = now;
   }
 
+  void operator()(const Waits& e) {
+    if (run.over || e.machine >= run.machines.size()) return;
+    MachineState& m = run.machines[e.machine];
+    if (over(m.fate)) return;
+    if (e.error.empty()) {
+      m.gone.clear();
+      m.gone_since.reset();
+    } else {
+      if (!m.gone_since) m.gone_since = now;
+      m.gone = e.error;
+    }
+    for (auto& [place, sample] : m.samples) {  // given back: it will be begun again
+      if (sample.fate == Fate::running) sample.fate = Fate::waiting;
+    }
+    const bool told = same_but_for_numbers(e.why, m.waits);
+    m.waits = e.why;
+    if (told) return;
+    json::object payload{{"type", "machine_waits"}, {"status", name(m.fate)}, {"why", e.why}};
+    if (!e.error.empty()) payload["ends_in_s"] = (kServicePatience - (now - *m.gone_since)).count() / 1'000'000;
+    tell("run_lifecycle", e.machine, 0, 0, wire::json_text(payload));
+  }
+
   void operator()(const Cancel& e) {
     if (run.over || run.cancelled) return;
     run.cancelled = true;
@@ -255,6 +294,11 @@ struct Stepper {
       if (over(m.fate)) continue;
       if (m.away && now - *m.away > lease * 2) {
         lose(k);
+      } else if (m.gone_since && now - *m.gone_since >= kServicePatience) {
+        settle(
+            k, Fate::failed, m.gone,
+            fmt::format("The rest of it was given up after {} s: {}.", kServicePatience.count() / 1'000'000, m.waits));
+        cancel_jobs(m, "the race went on without it: " + m.waits);
       } else if (now - m.moved > patience) {
         settle(k, Fate::timeout, "no_progress",
                "Nothing of it began or ended for too long: the machine is busy with other work, or paused.");
@@ -281,9 +325,18 @@ std::string RunState::status() const {
   return good > 0 ? "partial" : "failed";
 }
 
+// What was asked for is no figure of a machine, though a result repeats it.
+bool is_input(std::string_view key) {
+  static constexpr std::string_view kInputs[] = {"n",       "threads",    "expected",   "seed", "steps",
+                                                 "width",   "height",     "batch",      "cfg",  "denoise",
+                                                 "num_ctx", "max_tokens", "temperature"};
+  return std::find(std::begin(kInputs), std::end(kInputs), key) != std::end(kInputs);
+}
+
 json::object flat_metrics(const json::object& result) {
   json::object out;
   const auto put = [&](std::string key, const json::value& value) {
+    if (is_input(key)) return;
     if (out.size() < kMetrics && key.size() <= 64 && is_utf8(key) && value.is_number() &&
         value.to_number<double>() == value.to_number<double>())
       out[key] = value;

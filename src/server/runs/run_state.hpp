@@ -45,6 +45,9 @@ struct MachineState {
   std::string error, message;
   Instant moved{};
   std::optional<Instant> away;  // not connected since; only known after a restart
+  std::string waits;            // why nothing of it runs; "": it does, or nobody looked
+  std::string gone;             // class of a wait that ends its part if it lasts: what it needs is not there any more
+  std::optional<Instant> gone_since;
 };
 
 struct RunState {
@@ -89,13 +92,20 @@ struct WorkerLost {
 struct WorkerBack {
   std::size_t machine;
 };
+// Looked at now and then while nothing of it runs.
+struct Waits {
+  std::size_t machine;
+  std::string why;    // for people; "": nothing holds it back
+  std::string error;  // "service_down", "missing_model": its part ends if that lasts; "": it may last
+};
 struct Cancel {
   std::string reason;
 };
 struct Tick {};
 }  // namespace run_events
-using RunEvent = std::variant<run_events::Began, run_events::Said, run_events::TaskOver, run_events::JobOver,
-                              run_events::WorkerLost, run_events::WorkerBack, run_events::Cancel, run_events::Tick>;
+using RunEvent =
+    std::variant<run_events::Began, run_events::Said, run_events::TaskOver, run_events::JobOver, run_events::WorkerLost,
+                 run_events::WorkerBack, run_events::Waits, run_events::Cancel, run_events::Tick>;
 
 // What those who follow the run hear, and what its file keeps.
 struct Tell {
@@ -113,8 +123,12 @@ using RunEffect = std::variant<Tell, CancelJob, RunEnded>;
 
 // Longer than this without a sign of a machine beyond its request's own limit, and the race goes on without it.
 inline constexpr Micros kRunPatience{600'000'000};
+// A service that is started anew is back within this; one that is gone for longer ends its machine's part.
+inline constexpr Micros kServicePatience{30'000'000};
 
 std::vector<RunEffect> step(RunState& run, const RunEvent& event, Instant now, Micros lease);
+
+bool is_input(std::string_view key);  // of a result: what was asked, not what was measured
 
 // Figures of an engine's result, one level deep: {"itl_ms":{"mean":3}} is "itl_ms" 3 and "itl_ms_p50" …
 json::object flat_metrics(const json::object& result);

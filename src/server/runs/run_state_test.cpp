@@ -135,6 +135,83 @@ TEST_F(Race, GoesOnWithoutAMachineThatDoesNothing) {
   EXPECT_EQ(run.machines[1].fate, Fate::running);
 }
 
+TEST_F(Race, AServiceThatIsGoneEndsItsMachinesPartAndOneThatRestartsDoesNot) {
+  tell(Began{0, 1, 0, 1});
+  tell(Began{1, 1, 0, 1});
+  const Instant began = now;
+  EXPECT_EQ(tell(Waits{0, "its ollama is down", "service_down"}), (Types{"run_lifecycle"}));
+  EXPECT_EQ(tell(Waits{0, "its ollama is down", "service_down"}), (Types{})) << "it is said once";
+  EXPECT_EQ(tell(Waits{1, "its ollama is down", "service_down"}), (Types{"run_lifecycle"}));
+  EXPECT_EQ(summary_json(run).at("machines").at("macbook").at("waits"), "its ollama is down");
+  now = began + (kServicePatience - Micros{1'000'000});
+  EXPECT_EQ(tell(Tick{}), (Types{}));
+  EXPECT_EQ(tell(Waits{1, "its ollama is loading", ""}), (Types{"run_lifecycle"})) << "it is back";
+  now = began + kServicePatience + Micros{1'000'000};
+  EXPECT_EQ(tell(Tick{}), (Types{"run_lifecycle", "cancel", "cancel"}));
+  EXPECT_EQ(run.machines[0].fate, Fate::failed);
+  EXPECT_EQ(run.machines[0].error, "service_down");
+  EXPECT_NE(run.machines[0].message.find("its ollama is down"), std::string::npos);
+  EXPECT_EQ(run.machines[1].fate, Fate::running);
+  EXPECT_EQ(tell(Began{1, 1, 1, 1}), (Types{"job_start"}));
+  EXPECT_EQ(run.machines[1].waits, "");
+  const json::object summary = summary_json(run);
+  const json::object& ended = summary.at("machines").at("macbook").as_object();
+  EXPECT_FALSE(ended.contains("waits"));
+  EXPECT_NE(ended.at("advice").as_string().find("Start the service"), std::string::npos);
+}
+
+TEST_F(Race, WhatWasAskedIsNoFigure) {
+  run = two_machines(R"({"kind":"compute","op":"gemm","n":512,"threads":2,"repeats":3})");
+  for (std::size_t k = 0; k < 2; ++k) {
+    for (std::uint32_t i = 0; i < 3; ++i) {
+      TaskOver event = good(k, 0, i, 1, 1);
+      event.value = json::object{
+          {"engine", "compute"}, {"op", "gemm"},    {"n", 512},
+          {"threads", 2},        {"correct", true}, {"gflops", 50 - 20. * static_cast<double>(k) + i * 0.1},
+          {"wall_seconds", 1}};
+      tell(event);
+    }
+    tell(JobOver{k, 0});
+  }
+  const json::object summary = summary_json(run);
+  const json::object& machine = summary.at("machines").at("macbook").as_object();
+  const json::object& stats = machine.at("phases").at(0).at("stats").as_object();
+  EXPECT_TRUE(stats.contains("gflops"));
+  EXPECT_FALSE(stats.contains("n"));
+  EXPECT_FALSE(stats.contains("threads"));
+  EXPECT_EQ(machine.at("n"), 512) << "it is still said what was asked";
+  EXPECT_FALSE(machine.contains("primes_found"));
+  EXPECT_EQ(summary.at("ranking").at("metric"), "gflops");
+  EXPECT_EQ(summary.at("ranking").at("winner"), "macbook");
+  EXPECT_EQ(summary.at("what"), "gemm");
+  json::object before = summary;
+  EXPECT_TRUE(compare_json(summary, before).at("machines").at("macbook").as_object().contains("gflops"));
+  const std::string html = run_html(metadata_json(run), summary);
+  EXPECT_NE(html.find("GFLOP/s"), std::string::npos);
+  EXPECT_EQ(html.find("primes"), std::string::npos);
+  const std::string csv = run_csv(metadata_json(run), summary);
+  EXPECT_NE(csv.find(",compute,gemm,"), std::string::npos) << csv;
+}
+
+TEST_F(Race, PromptsOutOfACacheAreSaidToBe) {
+  run = two_machines(R"({"kind":"llm","model":"m","prompt":"p","repeats":2})");
+  TaskOver cached = good(0, 0, 0, 1, 1);
+  cached.value.as_object()["cached_tokens"] = 40;
+  cached.value.as_object()["prompt_tokens"] = 41;
+  tell(cached);
+  TaskOver said = good(1, 0, 0, 1, 1);
+  said.value.as_object()["prompt_tokens"] = 41;
+  tell(said);
+  const json::object first = summary_json(run);
+  const std::string note(first.at("machines").at("macbook").at("cache_note").as_string());
+  EXPECT_NE(note.find("1 of 1 requests took up to 40 tokens"), std::string::npos) << note;
+  EXPECT_EQ(first.at("machines").at("macbook").at("warnings").at(0), json::value(note));
+  EXPECT_FALSE(first.at("machines").at("macmini").as_object().contains("cache_note"));
+  tell(good(1, 0, 1, 1, 1));  // Ollama leaves out what is zero
+  EXPECT_NE(summary_json(run).at("machines").at("macmini").at("cache_note").as_string().find("1 of 2"),
+            json::string::npos);
+}
+
 TEST_F(Race, AMachineThatDoesNotComeBackAfterARestartIsLost) {
   run.machines[0].away = run.machines[1].away = now;
   tell(WorkerBack{1});
@@ -218,13 +295,15 @@ TEST_F(Race, AnyEventsInAnyOrder) {
       TaskOver over_event = good(machine, phase, repeat, 1, 1);
       over_event.end = static_cast<core::TaskEnd>(1 + prng.below(3));
       over_event.failure = static_cast<core::FailureClass>(prng.below(11));
-      const RunEvent events[] = {Began{machine, phase, repeat, 1},
-                                 Said{machine, phase, repeat, 1, "llm_token", "{}"},
-                                 over_event,
-                                 over_event,
-                                 JobOver{machine, phase},
-                                 prng.below(20) == 0 ? RunEvent(WorkerLost{machine}) : RunEvent(WorkerBack{machine}),
-                                 Tick{}};
+      const RunEvent events[] = {
+          Began{machine, phase, repeat, 1},
+          Said{machine, phase, repeat, 1, "llm_token", "{}"},
+          over_event,
+          over_event,
+          JobOver{machine, phase},
+          prng.below(20) == 0 ? RunEvent(WorkerLost{machine}) : RunEvent(WorkerBack{machine}),
+          Waits{machine, prng.below(2) == 0 ? "x" : "", prng.below(2) == 0 ? "service_down" : ""},
+          Tick{}};
       const bool was_over = run.over;
       const Types types = tell(events[prng.below(std::size(events))]);
       EXPECT_TRUE(!was_over || types.empty()) << seed;
@@ -271,9 +350,16 @@ TEST(RunSpecs, AreReadWrittenAndToldApart) {
   EXPECT_EQ(jobs[2].spec.depends_on(0).job_id(), jobs[1].spec.name());
   EXPECT_EQ(jobs[2].spec.max_running(), 4u);
   EXPECT_EQ(jobs[1].spec.retry().max_attempts(), 1u);
+  ASSERT_EQ(jobs[1].spec.retry().rules_size(), 2);
+  EXPECT_EQ(jobs[1].spec.retry().rules(0).exception(), "unreachable");
   const json::object options = wire::parse_json(jobs[1].spec.llm().options_json())->as_object();
   EXPECT_EQ(options.at("max_tokens"), 256);
   EXPECT_EQ(options.at("min_p"), 0.5);
+  EXPECT_EQ(options.at("cache_prompt"), false) << "the second repeat is as cold as the first";
+  const RunSpec warm = spec_of(R"({"model":"m","prompt":"p","cache":true})");
+  EXPECT_EQ(write_run(warm).at("cache"), true);
+  const auto kept = jobs_of(warm, "2024-01-15_143022_abc123", "ann", 0, {.id = "w1", .name = "one", .model = "m"});
+  EXPECT_FALSE(wire::parse_json(kept[0].spec.llm().options_json())->as_object().contains("cache_prompt"));
   EXPECT_EQ(options.at("seed"), 7);
 }
 
@@ -395,9 +481,19 @@ TEST(Preflights, SayWhatEachMachineCouldDo) {
   EXPECT_EQ(checked.machines.size(), 3u);
   const auto left = anything_left(big, checked);
   ASSERT_FALSE(left.ok());
-  EXPECT_NE(left.error().message.find("--force"), std::string::npos);
-  EXPECT_NE(left.error().message.find("nobody"), std::string::npos);
+  EXPECT_EQ(left.error().cls, ErrorClass::invalid_argument);
+  EXPECT_EQ(left.error().message, "There is no worker \"nobody\". Connected are: one, two, three.");
   EXPECT_EQ(preflight_json(big, checked).at("ok"), false);
+  const RunSpec slip = spec_of(R"({"model":"m","prompt":"p","workers":["thre"],"force":true})");
+  EXPECT_NE(anything_left(slip, preflight(slip, workers)).error().message.find("Did you mean \"three\"?"),
+            std::string::npos);
+  const RunSpec too_big = spec_of(R"({"model":"m","prompt":"p","num_ctx":9000,"workers":["w1","w4"]})");
+  const auto none = anything_left(too_big, preflight(too_big, workers));
+  ASSERT_FALSE(none.ok());
+  EXPECT_EQ(none.error().cls, ErrorClass::conflict);
+  EXPECT_NE(none.error().message.find("--force"), std::string::npos);
+  EXPECT_NE(none.error().message.find("--num-ctx 4096 is the largest that fits well"), std::string::npos)
+      << none.error().message;
 
   RunSpec forced = big;
   forced.force = true;

@@ -30,6 +30,7 @@ std::string_view advice(std::string_view error) {
       {"auth", "Check the key that the worker has for the service."},
       {"time_limit", "Give it more time with --timeout, or less to do."},
       {"no_progress", "See what the machine is busy with: grange workers."},
+      {"service_down", "Start the service on that machine again: grange models ls says how it is."},
       {"worker_lost", "Look at that machine: its worker stopped or lost its connection."},
       {"wrong_result", "Check that machine's memory and clocks, and the build of its worker."},
   };
@@ -135,6 +136,34 @@ json::object phase_json(const RunState& run, const MachineState& m, std::uint32_
   return out;
 }
 
+// Prompts that came from a service's memory: what is measured then is not the reading of a prompt.
+std::string cache_note(const RunState& run, const MachineState& m) {
+  if (run.spec.kind != RunKind::llm) return "";
+  std::size_t all = 0, cached = 0, unsaid = 0;
+  double most = 0;
+  bool ollama = false;
+  for (const auto& [place, sample] : m.samples) {
+    if (run.phases[place.first].warmup || sample.fate != Fate::completed || !sample.mock_reason.empty()) continue;
+    ++all;
+    const double n = number_at(sample.metrics, "cached_tokens").value_or(0);
+    cached += n > 0 ? 1 : 0;
+    most = std::max(most, n);
+    ollama = ollama || sample.engine == "ollama";
+    unsaid += sample.engine == "ollama" && !number_at(sample.metrics, "prompt_tokens") ? 1 : 0;
+  }
+  if (cached > 0)
+    return fmt::format(
+        "{} of {} requests took up to {} tokens of their prompt from the service's cache: their TTFT and "
+        "prompt rate are not those of a prompt that is read anew",
+        cached, all, most);
+  if (ollama && unsaid > 0)
+    return fmt::format(
+        "in {} of {} requests Ollama gave no figures of the prompt, as it does when the whole prompt "
+        "came from its cache: their TTFT is not that of a prompt that is read anew",
+        unsaid, all);
+  return "";
+}
+
 std::uint32_t first_measured(const RunState& run) {
   for (std::uint32_t p = 0; p < run.phases.size(); ++p) {
     if (!run.phases[p].warmup) return p;
@@ -158,27 +187,20 @@ json::object machine_json(const RunState& run, const MachineState& m) {
     out["mock_reason"] = any->mock_reason;
   }
   if (run.spec.kind != RunKind::compute) out["model"] = m.machine.model.empty() ? run.spec.model : m.machine.model;
+  if (!over(m.fate) && !m.waits.empty()) out["waits"] = m.waits;
   if (run.spec.kind == RunKind::compute) {
     if (!run.spec.model.empty()) out["algorithm"] = run.spec.model;
-    out["op"] = run.spec.settings.at("op");
+    out["op"] = op_of(run.spec);
+    for (const char* key : {"n", "threads"}) {  // as it was asked, to all machines alike
+      if (const json::value* value = run.spec.settings.if_contains(key)) out[key] = *value;
+    }
   }
   for (const std::string& metric : metric_names(good)) {
     const ai::Summary s = ai::summarize(values_of(good, metric));
     out[metric] = number(s.mean);
   }
   // The kind's own figures are always there; null: the engine did not give it.
-  static constexpr std::string_view kLlm[] = {"ttft_ms", "gen_tokens", "gen_tokens_per_s", "total_ms"};
-  static constexpr std::string_view kCompute[] = {"wall_seconds"};
-  static constexpr std::string_view kImage[] = {"wall_seconds", "seconds_per_image"};
-  const auto ensure = [&](const auto& names) {
-    for (const std::string_view one : names) out.emplace(one, nullptr);
-  };
-  if (run.spec.kind == RunKind::llm) ensure(kLlm);
-  if (run.spec.kind == RunKind::compute) {
-    ensure(kCompute);
-    if (run.spec.settings.at("op") == "primes") out.emplace("primes_found", nullptr);
-  }
-  if (run.spec.kind == RunKind::image) ensure(kImage);
+  for (const RunColumn& one : run_columns(name(run.spec.kind), op_of(run.spec))) out.emplace(one.metric, nullptr);
   if (run.spec.kind == RunKind::compute && !good.empty()) out["correct"] = true;
   std::uint32_t wanted = 0, ok = 0, failed = 0;
   for (std::uint32_t p = 0; p < run.phases.size(); ++p) {
@@ -192,7 +214,14 @@ json::object machine_json(const RunState& run, const MachineState& m) {
   out["ok"] = ok;
   out["failed"] = failed;
   if (const json::value* fit = m.checked.if_contains("fit"); fit != nullptr) out["fit"] = *fit;
-  if (const json::value* warnings = m.checked.if_contains("warnings"); warnings != nullptr) out["warnings"] = *warnings;
+  json::array notes;
+  if (const json::value* warnings = m.checked.if_contains("warnings"); warnings != nullptr && warnings->is_array())
+    notes = warnings->get_array();
+  if (const std::string cached = cache_note(run, m); !cached.empty()) {
+    out["cache_note"] = cached;
+    notes.emplace_back(cached);
+  }
+  out["warnings"] = std::move(notes);
   if (!m.error.empty()) {
     if (m.error == "wrong_result") out["correct"] = false;
     out["error"] = m.error;
@@ -215,7 +244,7 @@ json::object ranking_json(const RunState& run) {
   json::object out;
   json::object by_metric;
   bool leading = true;
-  for (const RankedBy& by : ranked_by(run.spec.kind)) {
+  for (const RankedBy& by : ranked_by(name(run.spec.kind), op_of(run.spec))) {
     std::vector<ai::Contender> contenders;
     for (const MachineState& m : run.machines) {
       const std::vector<const Sample*> good = completed(m, first_measured(run));
@@ -286,18 +315,6 @@ std::vector<double> values_in(const json::object& summary, std::string_view mach
 
 }  // namespace
 
-std::vector<RankedBy> ranked_by(RunKind kind) {
-  switch (kind) {
-    case RunKind::llm:
-      return {{"gen_tokens_per_s", true}, {"ttft_ms", false}, {"total_ms", false}};
-    case RunKind::compute:
-      return {{"wall_seconds", false}};
-    case RunKind::image:
-      return {{"seconds_per_image", false}};
-  }
-  return {};
-}
-
 std::optional<RunKind> run_kind(std::string_view word) {
   for (const RunKind kind : {RunKind::llm, RunKind::compute, RunKind::image}) {
     if (name(kind) == word) return kind;
@@ -310,8 +327,11 @@ json::object summary_json(const RunState& run) {
   for (const MachineState& m : run.machines) machines[m.machine.name] = machine_json(run, m);
   json::array warnings;
   for (const std::string& one : run.warnings) warnings.emplace_back(one);
+  const std::string op = op_of(run.spec);
   return {{"run_id", run.id},
           {"kind", name(run.spec.kind)},
+          {"op", op.empty() ? json::value(nullptr) : json::value(op)},
+          {"what", what_of(run.spec)},
           {"status", run.status()},
           {"started_at", time_json(run.started_at)},
           {"ended_at", time_json(run.ended_at)},
@@ -338,6 +358,7 @@ json::object metadata_json(const RunState& run) {
                    {"user", run.user},
                    {"prompt", run.spec.prompt},
                    {"model", run.spec.model},
+                   {"what", what_of(run.spec)},
                    {"machines", std::move(machines)},
                    {"settings", run.spec.settings},
                    {"repeats", run.spec.repeats},
@@ -362,6 +383,9 @@ json::object machines_json(const json::object& summary) {
 json::object compare_json(const json::object& now, const json::object& before) {
   const json::value* kind = now.if_contains("kind");
   const auto of = kind != nullptr && kind->is_string() ? run_kind(kind->get_string()) : std::nullopt;
+  const std::string_view name_of_kind = of ? name(*of) : std::string_view();
+  const json::value* said = now.if_contains("op");
+  const std::string op = said != nullptr && said->is_string() ? std::string(said->get_string()) : std::string();
   const json::object was = machines_json(before);
   json::object machines;
   for (const auto& [name, machine] : machines_json(now)) {
@@ -369,7 +393,7 @@ json::object compare_json(const json::object& now, const json::object& before) {
     const json::value* id = machine.get_object().if_contains("machine_id");
     if (id == nullptr || !id->is_string()) continue;
     json::object metrics;
-    for (const RankedBy& by : ranked_by(*of)) {
+    for (const RankedBy& by : ranked_by(name_of_kind, op)) {
       const auto here = values_in(now, id->get_string(), by.metric);
       const auto there = values_in(before, id->get_string(), by.metric);
       if (here.empty() || there.empty()) continue;

@@ -1,6 +1,7 @@
 // What a race comes to: figures by machine, who was faster and whether that is sure, and how it was before. Pure.
 #pragma once
 
+#include "server/runs/run_columns.hpp"
 #include "server/runs/run_state.hpp"
 
 namespace grange::server {
@@ -17,12 +18,6 @@ json::object machines_json(const json::object& summary);
 // The figures of one summary against another's: machines by id, by Welch's test where there are enough requests.
 json::object compare_json(const json::object& now, const json::object& before);
 
-// What machines of this kind are ranked by, the first decides; and whether more of it is better.
-struct RankedBy {
-  std::string_view metric;
-  bool higher;
-};
-std::vector<RankedBy> ranked_by(RunKind kind);
 std::optional<RunKind> run_kind(std::string_view name);
 
 }  // namespace grange::server

@@ -97,7 +97,13 @@ class Runs : public Whole {
   json::object ended(const std::string& run) {
     const json::value value = get("/api/runs/" + run + "?wait=20");
     EXPECT_NE(value.at("status"), "running") << boost::json::serialize(value);
+    // The answer does not wait for the files: they are for later.
+    for (int i = 0; i < 1000 && !written(run); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     return value.as_object();
+  }
+  bool written(const std::string& run) {
+    return !file(run, "summary.json").empty() &&
+           file(run, "metadata.json").find("\"status\":\"running\"") == std::string::npos;
   }
 };
 

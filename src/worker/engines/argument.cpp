@@ -9,13 +9,9 @@ namespace json = boost::json;
 
 namespace {
 
-Error wrong(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
-
 Result<json::value> from_parent(const TaskInput::Parent& parent) {
   if (parent.encoding == pb::ENCODING_PICKLE)
-    return wrong(
+    return wrong_argument(
         "The result of a Python job with pickled values cannot be read here: give that job the encoding "
         "\"json\".");
   if (auto value = ai::parse_json(parent.value)) {
@@ -23,7 +19,7 @@ Result<json::value> from_parent(const TaskInput::Parent& parent) {
     const auto text = ai::text_at(value->get_object(), "text");
     return text ? json::value(json::string(*text)) : std::move(*value);
   }
-  if (!is_utf8(parent.value)) return wrong("The result of the parent task is neither JSON nor text.");
+  if (!is_utf8(parent.value)) return wrong_argument("The result of the parent task is neither JSON nor text.");
   return json::value(json::string(parent.value));
 }
 
@@ -32,12 +28,12 @@ Result<json::value> from_parent(const TaskInput::Parent& parent) {
 Result<json::value> argument_of(const TaskInput& input) {
   if (!input.args.empty()) {
     auto value = ai::parse_json(input.args);
-    if (!value) return wrong("The task's argument is not JSON.");
+    if (!value) return wrong_argument("The task's argument is not JSON.");
     json::array* list = value->if_array();
     if (list == nullptr) return std::move(*value);
     if (list->size() == 1) return std::move(list->front());
     if (list->size() > 1)
-      return wrong("Such a task takes one argument; this one has " + std::to_string(list->size()) + ".");
+      return wrong_argument("Such a task takes one argument; this one has " + std::to_string(list->size()) + ".");
   }
   json::array all;
   for (const TaskInput::Parent& one : input.parents) {

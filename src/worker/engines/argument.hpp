@@ -8,6 +8,10 @@
 
 namespace grange::worker {
 
+inline Error wrong_argument(std::string message) {
+  return Error{ErrorClass::invalid_argument, std::move(message)};
+}
+
 // null: there is none. Of a parent's result that has a "text" it is that; of several parents a list.
 Result<boost::json::value> argument_of(const TaskInput& input);
 

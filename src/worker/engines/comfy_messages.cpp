@@ -15,10 +15,10 @@ using ai::number_at;
 using ai::object_at;
 using ai::text_at;
 
-constexpr std::size_t kNodes = 10'000;  // of one message
-constexpr std::size_t kFiles = 1'000;   // of one prompt
+constexpr std::size_t kNodes = 10'000;       // of one message
+constexpr std::size_t kPromptFiles = 1'000;  // of one prompt
 
-std::string text_of(const json::object& from, std::string_view key) {
+std::string text_or_none(const json::object& from, std::string_view key) {
   return std::string(text_at(from, key).value_or(""));
 }
 
@@ -58,10 +58,10 @@ ComfyEvent read_binary(std::string_view message) {
     const auto about = ai::parse_json(message.substr(8, second));
     if (!about || !about->is_object()) return out;
     out.type = ComfyEvent::Type::preview;
-    out.mime = text_of(about->get_object(), "image_type");
+    out.mime = text_or_none(about->get_object(), "image_type");
     if (out.mime != "image/png" && out.mime != "image/webp") out.mime = "image/jpeg";
-    out.node = text_of(about->get_object(), "node_id");
-    out.prompt_id = text_of(about->get_object(), "prompt_id");
+    out.node = text_or_none(about->get_object(), "node_id");
+    out.prompt_id = text_or_none(about->get_object(), "prompt_id");
     out.image = message.substr(8 + second);
   }
   return out;
@@ -103,12 +103,12 @@ ComfyEvent read_comfy(std::string_view message, bool binary) {
   ComfyEvent out;
   const auto value = ai::parse_json(message);
   if (!value || !value->is_object()) return out;
-  const std::string type = text_of(value->get_object(), "type");
+  const std::string type = text_or_none(value->get_object(), "type");
   out.type = type_of(type);
   const json::object* data = object_at(value->get_object(), "data");
   if (data == nullptr) return out;
-  out.prompt_id = text_of(*data, "prompt_id");
-  out.node = text_of(*data, out.type == ComfyEvent::Type::failed ? "node_id" : "node");
+  out.prompt_id = text_or_none(*data, "prompt_id");
+  out.node = text_or_none(*data, out.type == ComfyEvent::Type::failed ? "node_id" : "node");
   out.nodes = texts_of(*data, "nodes");
   out.value = number_at(*data, "value").value_or(0);
   out.max = number_at(*data, "max").value_or(0);
@@ -148,12 +148,12 @@ std::optional<ComfyHistory> read_history(std::string_view body, const std::strin
     const json::array* images = node == nullptr ? nullptr : array_at(*node, "images");
     for (std::size_t i = 0; images != nullptr && i < images->size(); ++i) {
       const json::object* image = (*images)[i].if_object();
-      if (image == nullptr || text_of(*image, "filename").empty()) continue;
-      ComfyFile file{std::string(at->key()), text_of(*image, "filename"), text_of(*image, "subfolder"),
-                     text_of(*image, "type")};
+      if (image == nullptr || text_or_none(*image, "filename").empty()) continue;
+      ComfyFile file{std::string(at->key()), text_or_none(*image, "filename"), text_or_none(*image, "subfolder"),
+                     text_or_none(*image, "type")};
       if (file.type.empty()) file.type = "output";
       auto& where = file.type == "output" ? out.files : temporary;
-      if (where.size() < kFiles) where.push_back(std::move(file));
+      if (where.size() < kPromptFiles) where.push_back(std::move(file));
     }
   }
   if (out.files.empty()) out.files = std::move(temporary);
@@ -217,8 +217,8 @@ std::optional<std::vector<std::string>> choices_of(std::string_view object_info,
 }
 
 std::optional<PictureSize> size_of_png(std::string_view bytes) {
-  constexpr std::string_view kMark("\x89PNG\r\n\x1a\n", 8);
-  if (bytes.size() < 24 || !bytes.starts_with(kMark) || bytes.substr(12, 4) != "IHDR") return std::nullopt;
+  constexpr std::string_view kPngMark("\x89PNG\r\n\x1a\n", 8);
+  if (bytes.size() < 24 || !bytes.starts_with(kPngMark) || bytes.substr(12, 4) != "IHDR") return std::nullopt;
   return PictureSize{u32_at(bytes, 16), u32_at(bytes, 20)};
 }
 

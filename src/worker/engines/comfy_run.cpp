@@ -13,7 +13,7 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr Bytes kAnswer = 64 * MiB;  // of a small question: /history holds the whole graph
+constexpr Bytes kComfyAnswer = 64 * MiB;  // of a small question: /history holds the whole graph
 constexpr Bytes kPicture = 256 * MiB;
 constexpr Bytes kPictures = 1 * GiB;  // of one prompt, all of them in memory
 constexpr int kMissing = 7;           // looks that find it neither in the queue nor in the history
@@ -103,7 +103,7 @@ void ComfyRun::check() {
   for (const std::string& klass : classes) {
     ask(
         "GET", "/object_info/" + encoded(klass), {}, [this, klass](const Answer& answer) { checked(klass, answer); },
-        kAnswer);
+        kComfyAnswer);
   }
   after(redial_, kOpening, [this] {
     ready_to_submit_ = true;
@@ -244,7 +244,7 @@ void ComfyRun::submit() {
         posting_ = false;
         submitted(answer);
       },
-      kAnswer);
+      kComfyAnswer);
 }
 
 void ComfyRun::submitted(const Answer& answer) {
@@ -288,7 +288,7 @@ void ComfyRun::look() {
         if (auto history = read_history(answer->body, setup_.prompt_id)) return through(std::move(*history));
         look_at_queue();
       },
-      kAnswer);
+      kComfyAnswer);
 }
 
 // {} may mean: waiting, running, or never heard of.
@@ -307,7 +307,7 @@ void ComfyRun::look_at_queue() {
             return fail({"unknown", "ComfyUI \"" + setup_.name + "\" no longer knows of this prompt; it was probably " +
                                         "restarted, or its queue was cleared."});
           // A history may come a little after the end; each look waits twice as long as the one before.
-          return look_in(std::max(setup_.times.look_soon, Millis{20}) * (1 << missed_));
+          return look_in(std::max(setup_.times.look_soon, Millis{5}) * (1 << missed_));
         }
         missed_ = 0;
         if (queue->place == ComfyPlace::pending) {
@@ -317,14 +317,13 @@ void ComfyRun::look_at_queue() {
           running_ = true;
           ran_ = sign_ = now();
         }
-        if (!socket_) sign_ = now();  // nobody tells how it goes: that it still runs must do
         if (told_through_) {
           const Millis next = std::exchange(soon_, std::min(soon_ * 2, setup_.times.look_alone));
           return look_in(next);
         }
         look_in(socket_ ? setup_.times.look : setup_.times.look_alone);
       },
-      kAnswer);
+      kComfyAnswer);
 }
 
 // One that loads a model may be deaf for a while.
@@ -339,8 +338,12 @@ void ComfyRun::watch_times() {
     if (phase_ != Phase::watching) return;
     const auto seconds = [](Millis time) { return std::to_string(time.count() / 1000) + " s"; };
     if (now() - sign_ >= stall)
-      return fail({"timeout", "ComfyUI \"" + setup_.name + "\" made no progress for " + seconds(stall) +
-                                  ". Look at its own log, or allow more with stall_ms."});
+      return fail(
+          {"timeout", "ComfyUI \"" + setup_.name + "\" made no progress for " + seconds(stall) +
+                          (socket_ ? std::string(". Look at its own log, or allow more with \"stall\".")
+                                   : ", as far as its queue and history tell: its WebSocket at /ws, which tells of "
+                                     "each step, cannot be reached. Look at it and at its log, or allow more with "
+                                     "\"stall\".")});
     if (now() - began_ >= setup_.times.total)
       return fail({"timeout", "The prompt did not end within " + seconds(setup_.times.total) + "."});
     watch_times();
@@ -444,11 +447,11 @@ void ComfyRun::clean_queue() {
                   [this](const Answer&) {
                     if (phase_ == Phase::cleaning) after(look_, setup_.times.look_soon, [this] { clean_queue(); });
                   },
-                  kAnswer);
+                  kComfyAnswer);
             },
-            kAnswer);
+            kComfyAnswer);
       },
-      kAnswer);
+      kComfyAnswer);
 }
 
 void ComfyRun::clean_history() {
@@ -457,7 +460,7 @@ void ComfyRun::clean_history() {
       [this](const Answer&) {
         if (phase_ == Phase::cleaning) end();
       },
-      kAnswer);
+      kComfyAnswer);
 }
 
 void ComfyRun::end() {

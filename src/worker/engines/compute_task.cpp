@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "worker/engines/argument.hpp"
 #include "worker/engines/compute.hpp"
 
 namespace grange::worker {
@@ -14,10 +15,6 @@ namespace json = boost::json;
 constexpr std::size_t kArgument = 64 * KiB;
 constexpr double kExact = 9007199254740992.0;  // 2^53: up to here a double is the whole number that was meant
 
-Error bad(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
-
 // 1e10 is a whole number too.
 Result<std::uint64_t> whole(const json::value& value, const std::string& key) {
   if (value.is_uint64()) return value.get_uint64();
@@ -25,21 +22,23 @@ Result<std::uint64_t> whole(const json::value& value, const std::string& key) {
   if (value.is_double() && value.get_double() >= 0 && value.get_double() <= kExact &&
       value.get_double() == std::floor(value.get_double()))
     return static_cast<std::uint64_t>(value.get_double());
-  return bad("\"" + key + "\" must be a whole number that is not negative.");
+  return wrong_argument("\"" + key + "\" must be a whole number that is not negative.");
 }
 
 Result<> override_fields(ComputeTask& task, std::uint64_t& threads, std::string_view argument) {
-  if (argument.size() > kArgument) return bad("The argument of a compute task is a JSON object of at most 64 KiB.");
+  if (argument.size() > kArgument)
+    return wrong_argument("The argument of a compute task is a JSON object of at most 64 KiB.");
   json::error_code failed;
   const json::value parsed = json::parse(argument, failed);
   if (failed)
-    return bad("The argument is not JSON: " + failed.message() + ". A compute task takes a JSON object, or nothing.");
+    return wrong_argument("The argument is not JSON: " + failed.message() +
+                          ". A compute task takes a JSON object, or nothing.");
   if (parsed.is_null()) return {};
-  if (!parsed.is_object()) return bad("The argument of a compute task is a JSON object, or nothing.");
+  if (!parsed.is_object()) return wrong_argument("The argument of a compute task is a JSON object, or nothing.");
   for (const auto& [name, value] : parsed.get_object()) {
     const std::string key(name);
     if (key == "op" || key == "algorithm") {
-      if (!value.is_string()) return bad("\"" + key + "\" must be a string.");
+      if (!value.is_string()) return wrong_argument("\"" + key + "\" must be a string.");
       (key == "op" ? task.op : task.algorithm) = std::string(value.get_string());
     } else if (key == "n" || key == "threads") {
       const auto number = whole(value, key);
@@ -48,11 +47,12 @@ Result<> override_fields(ComputeTask& task, std::uint64_t& threads, std::string_
     } else if (key == "progress_interval_s") {
       json::error_code not_number;
       const double seconds = value.to_number<double>(not_number);
-      if (not_number || !(seconds >= 0.05) || seconds > 3600) return bad("\"progress_interval_s\" is 0.05 to 3600.");
+      if (not_number || !(seconds >= 0.05) || seconds > 3600)
+        return wrong_argument("\"progress_interval_s\" is 0.05 to 3600.");
       task.interval = Micros{static_cast<std::int64_t>(seconds * 1e6)};
     } else {
-      return bad("A compute task knows no \"" + key +
-                 "\"; there are op, algorithm, n, threads and progress_interval_s.");
+      return wrong_argument("A compute task knows no \"" + key +
+                            "\"; there are op, algorithm, n, threads and progress_interval_s.");
     }
   }
   return {};
@@ -191,32 +191,35 @@ Result<ComputeTask> read_compute(const pb::ComputeSpec& spec, std::string_view a
   }
   if (threads == 0) threads = std::max(1u, cpus_milli / 1000);
   if (threads > compute::kMaxThreads)
-    return bad("threads is 1 to " + std::to_string(compute::kMaxThreads) + ", not " + std::to_string(threads) + ".");
+    return wrong_argument("threads is 1 to " + std::to_string(compute::kMaxThreads) + ", not " +
+                          std::to_string(threads) + ".");
   task.threads = static_cast<unsigned>(threads);
   const auto check = [&](std::uint64_t least, std::uint64_t most) -> Result<ComputeTask> {
     if (task.n >= least && task.n <= most) return task;
-    return bad("The n of " + task.op + (task.algorithm.empty() ? "" : " (" + task.algorithm + ")") + " is " +
-               std::to_string(least) + " to " + std::to_string(most) + ", not " + std::to_string(task.n) + ".");
+    return wrong_argument("The n of " + task.op + (task.algorithm.empty() ? "" : " (" + task.algorithm + ")") + " is " +
+                          std::to_string(least) + " to " + std::to_string(most) + ", not " + std::to_string(task.n) +
+                          ".");
   };
   if (task.op.empty() || task.op == "primes") {
     task.op = "primes";
     if (task.algorithm.empty()) task.algorithm = "segmented_sieve";
     const auto algorithm = compute::primes_algorithm(task.algorithm);
     if (!algorithm)
-      return bad("There is no way \"" + task.algorithm +
-                 "\" to count primes; there are segmented_sieve, simple_sieve, trial_division and primesieve.");
+      return wrong_argument(
+          "There is no way \"" + task.algorithm +
+          "\" to count primes; there are segmented_sieve, simple_sieve, trial_division and primesieve.");
     return check(1, compute::largest_n(*algorithm));
   }
   if (task.op == "gemm") {
     if (task.algorithm.empty()) task.algorithm = "double";
     if (task.algorithm != "double" && task.algorithm != "single")
-      return bad("The algorithm of gemm is double or single.");
+      return wrong_argument("The algorithm of gemm is double or single.");
     if (task.n == 0) task.n = compute::kGemmSide;
     return check(1, compute::kGemmLargest);
   }
   if (task.op != "memory" && task.op != "disk")
-    return bad("There is no compute op \"" + task.op + "\"; there are primes, gemm, memory and disk.");
-  if (!task.algorithm.empty()) return bad(task.op + " takes no algorithm.");
+    return wrong_argument("There is no compute op \"" + task.op + "\"; there are primes, gemm, memory and disk.");
+  if (!task.algorithm.empty()) return wrong_argument(task.op + " takes no algorithm.");
   if (task.op == "memory") {
     if (task.n == 0) task.n = compute::kMemoryBytes;
     return check(compute::kMemoryLeast, compute::kMemoryLargest);

@@ -25,7 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace json = boost::json;
 
-constexpr Millis kSilence{120'000};
+constexpr Millis kDownloadSilence{120'000};
 constexpr int kRedirects = 5;
 constexpr Bytes kLookAtRoom = 64 * MiB;  // between looks at the disk, while the length is not known
 constexpr Bytes kLongest = Bytes{4} << 40;
@@ -147,7 +147,7 @@ std::string header(const std::map<std::string, std::string>& headers, const char
   const auto it = headers.find(name);
   return it == headers.end() ? std::string() : it->second;
 }
-std::optional<std::uint64_t> number(std::string_view text) {
+std::optional<std::uint64_t> whole_number(std::string_view text) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
@@ -164,8 +164,8 @@ ContentRange content_range(std::string_view text) {
   text.remove_prefix(6);
   const std::size_t slash = text.find('/');
   if (slash == std::string_view::npos) return out;
-  out.total = number(text.substr(slash + 1));
-  out.from = number(text.substr(0, std::min(slash, text.find('-'))));
+  out.total = whole_number(text.substr(slash + 1));
+  out.from = whole_number(text.substr(0, std::min(slash, text.find('-'))));
   return out;
 }
 
@@ -216,7 +216,7 @@ class Downloading final : public Download {
   void request() {
     net::ClientRequest request;
     request.url = url_;
-    request.idle = kSilence;
+    request.idle = kDownloadSilence;
     request.limit = kLongest;
     request.headers["Accept-Encoding"] = "identity";
     if (!options_.bearer.empty() && url_ == options_.url)
@@ -256,7 +256,7 @@ class Downloading final : public Download {
       if (asked_from_ == 0 || range.from != asked_from_) return restart();
       total = range.total.value_or(0);
     } else {
-      const auto length = number(header(headers, "content-length"));
+      const auto length = whole_number(header(headers, "content-length"));
       total = length.value_or(0);
       if (is_there_ && length && *length == there_) {
         call_.reset();
@@ -368,12 +368,9 @@ class Downloading final : public Download {
   void redirect(const std::map<std::string, std::string>& headers) {
     const std::string to = header(headers, "location");
     if (to.empty() || ++redirects_ > kRedirects) return fail({"unknown", "The URL leads on and on.", false, true});
-    if (to.starts_with('/')) {
-      const std::size_t authority = url_.find("://");
-      url_ = url_.substr(0, url_.find_first_of("/?#", authority + 3)) + to;
-    } else {
-      url_ = to;
-    }
+    auto next = redirected(url_, to);
+    if (!next) return fail({"unknown", next.error().message, true, true});
+    url_ = std::move(*next);
     request_soon();
   }
 
@@ -423,6 +420,29 @@ class Downloading final : public Download {
 };
 
 }  // namespace
+
+Result<std::string> redirected(const std::string& from, const std::string& to) {
+  const std::size_t authority = from.find("://");
+  std::string next = to;
+  if (to.starts_with("//")) {
+    next = from.substr(0, authority + 1) + to;
+  } else if (to.find("://") == std::string::npos) {
+    const std::size_t path = std::min(from.find_first_of("/?#", authority + 3), from.size());
+    const std::string host = from.substr(0, path), old = from.substr(path, from.find_first_of("?#", path) - path);
+    next = host + (to.starts_with('/') ? to : old.substr(0, old.rfind('/') + 1) + to);
+    if (!to.starts_with('/') && old.empty()) next = host + "/" + to;
+  }
+  const auto was = net::parse_url(from), is = net::parse_url(next);
+  if (!was || !is || (is->scheme != "http" && is->scheme != "https"))
+    return Error{ErrorClass::invalid_argument,
+                 "The URL leads to what is no http:// or https:// URL; it was not followed."};
+  if (was->scheme == "https" && is->scheme != "https")
+    return Error{
+        ErrorClass::invalid_argument,
+        "The URL leads from https:// to http://, where anybody could change the file; it was not followed. Name "
+        "the file's own address."};
+  return next;
+}
 
 std::unique_ptr<Download> start_download(net::Loop& loop, net::Loop& disk, net::HttpClient& http,
                                          DownloadOptions options, DownloadEvents events) {

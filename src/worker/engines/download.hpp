@@ -34,6 +34,9 @@ struct DownloadEvents {
   std::function<void(Downloaded)> done;
   std::function<void(EngineFailure)> failed;
 };
+// Where an answer at `from` leads. What was asked for over TLS is not fetched without it.
+Result<std::string> redirected(const std::string& from, const std::string& to);
+
 // `disk`: a thread for what blocks. Both callbacks that end it come later, on `loop`; they may destroy it.
 std::unique_ptr<Download> start_download(net::Loop& loop, net::Loop& disk, net::HttpClient& http,
                                          DownloadOptions options, DownloadEvents events);

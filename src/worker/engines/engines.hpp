@@ -27,4 +27,10 @@ std::unique_ptr<Engine> make_image_engine(const EngineContext& context);
 std::unique_ptr<Engine> make_remote_engine(const EngineContext& context);
 std::unique_ptr<Engine> make_models_engine(const EngineContext& context);
 
+// With other times than people's: for tests.
+struct ComfyTimes;
+struct RemoteTimes;
+std::unique_ptr<Engine> make_image_engine(const EngineContext& context, const ComfyTimes& times);
+std::unique_ptr<Engine> make_remote_engine(const EngineContext& context, const RemoteTimes& times);
+
 }  // namespace grange::worker

@@ -21,9 +21,9 @@ namespace json = boost::json;
 constexpr std::size_t kPreviewBytes = 128 * KiB;  // a larger one is not shown
 constexpr Micros kPreviewEvery = std::chrono::milliseconds(250);
 constexpr Micros kProgressEvery = std::chrono::milliseconds(50);
-const std::vector<std::string_view> kKinds{"comfyui"};
+const std::vector<std::string_view> kComfyKinds{"comfyui"};
 
-struct Task {
+struct ImageTask {
   Run run;
   std::unique_ptr<InputFetch> input;
   std::optional<ai::ImageParams> params;  // none: a workflow of the user's own
@@ -42,7 +42,7 @@ struct Task {
   pb::TaskResult result;
   Blobs::WaitPtr put;
 };
-using TaskPtr = std::shared_ptr<Task>;
+using ImageTaskPtr = std::shared_ptr<ImageTask>;
 
 // A seed that JavaScript's numbers hold too.
 std::uint64_t any_seed() {
@@ -50,14 +50,15 @@ std::uint64_t any_seed() {
   return (static_cast<std::uint64_t>(device()) << 21 ^ device()) & ((1ULL << 53) - 1);
 }
 
-std::string beside(const std::string& folder) {
+std::string open_list_beside(const std::string& folder) {
   const std::size_t slash = folder.rfind('/');
   return (slash == std::string::npos ? std::string(".") : folder.substr(0, slash)) + "/comfyui-open";
 }
 
 class ImageEngine final : public Engine {
  public:
-  explicit ImageEngine(const EngineContext& context) : context_(context), open_(beside(context.folder)) {
+  ImageEngine(const EngineContext& context, const ComfyTimes& times)
+      : context_(context), times_(times), open_(open_list_beside(context.folder)) {
     // What a worker that was killed has left there.
     const auto left = open_.left();
     for (const auto& [id, url] : left) {
@@ -75,14 +76,14 @@ class ImageEngine final : public Engine {
   }
 
   void run(Run run) override {
-    const auto task = std::make_shared<Task>();
+    const auto task = std::make_shared<ImageTask>();
     const Fence fence = run.fence;
     task->run = std::move(run);
     tasks_[{fence.task, fence.attempt}] = task;
     if (needs_fetching(task->run)) stage(*task, pb::STAGE_DOWNLOAD);
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<ImageTask> weak = task;
     auto fetch = fetch_input(context_.blobs, task->run, [this, weak](Result<TaskInput> input) {
-      if (const TaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
+      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
     });
     task->input = std::move(fetch);
   }
@@ -90,7 +91,7 @@ class ImageEngine final : public Engine {
   void stop(TaskId id, Attempt attempt, StopHow how) override {
     const auto it = tasks_.find({id, attempt});
     if (it == tasks_.end()) return;
-    const TaskPtr task = it->second;
+    const ImageTaskPtr task = it->second;
     task->stopped = true;
     if (task->comfy && how == StopHow::soft) return task->comfy->stop({"cancelled", "Stopped."});
     if (const auto comfy = task->comfy) {
@@ -105,19 +106,19 @@ class ImageEngine final : public Engine {
   void watch() override {}
 
  private:
-  const pb::ImageSpec& spec(const Task& task) const { return task.run.job->spec.image(); }
-  bool lives(const TaskPtr& task) const {
+  const pb::ImageSpec& spec(const ImageTask& task) const { return task.run.job->spec.image(); }
+  bool lives(const ImageTaskPtr& task) const {
     const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
     return it != tasks_.end() && it->second == task;
   }
-  void stage(const Task& task, pb::Stage stage) {
+  void stage(const ImageTask& task, pb::Stage stage) {
     context_.host.stage(task.run.fence.task, task.run.fence.attempt, stage);
   }
-  void event(const Task& task, std::string type, const json::object& data) {
+  void event(const ImageTask& task, std::string type, const json::object& data) {
     context_.host.event(task.run.fence.task, task.run.fence.attempt, std::move(type), json::serialize(data));
   }
 
-  void begin(const TaskPtr& task, Result<TaskInput> input) {
+  void begin(const ImageTaskPtr& task, Result<TaskInput> input) {
     if (!input) return end(task, failure(pb::FAILURE_ENGINE, input.error().message));
     auto argument = argument_of(*input);
     if (!argument) return end(task, failure(pb::FAILURE_REFUSED, argument.error().message, true));
@@ -135,11 +136,12 @@ class ImageEngine final : public Engine {
     place(task);
   }
 
-  void place(const TaskPtr& task) {
+  void place(const ImageTaskPtr& task) {
     stage(*task, pb::STAGE_STARTUP);
-    auto service = context_.services.find(kKinds, spec(*task).service(), task->params ? task->params->checkpoint : "");
+    auto service =
+        context_.services.find(kComfyKinds, spec(*task).service(), task->params ? task->params->checkpoint : "");
     // One that does not list it says better than we could that it is missing.
-    if (!service) service = context_.services.find(kKinds, spec(*task).service(), "");
+    if (!service) service = context_.services.find(kComfyKinds, spec(*task).service(), "");
     if (!service) {
       EngineFailure why;
       why.name = "unreachable";
@@ -149,27 +151,27 @@ class ImageEngine final : public Engine {
       return fail(task, why);
     }
     task->service = std::move(*service);
-    ComfyTimes times;
+    ComfyTimes times = times_;
     if (spec(*task).stall_ms() > 0) times.stall = Millis(spec(*task).stall_ms());
     task->prompt_id = new_prompt_id();
     open_.add(task->prompt_id, task->service.url);
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<ImageTask> weak = task;
     ComfyRun::Heard heard;
     heard.queued = [this, weak](std::size_t ahead) {
-      if (const TaskPtr t = weak.lock(); t && lives(t))
+      if (const ImageTaskPtr t = weak.lock(); t && lives(t))
         context_.host.progress(t->run.fence.task, t->run.fence.attempt, 0, 0,
                                "waits in the queue of " + t->service.shown.name() + " behind " + std::to_string(ahead));
     };
     heard.progress = [this, weak](const ComfyEvent& one) {
-      if (const TaskPtr t = weak.lock(); t && lives(t)) progress(*t, one);
+      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) progress(*t, one);
     };
     heard.preview = [this, weak](const ComfyEvent& one) {
-      if (const TaskPtr t = weak.lock(); t && lives(t)) preview(*t, one);
+      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) preview(*t, one);
     };
     heard.ended = [this, weak, id = task->prompt_id](ComfyEnd end) {
       open_.remove(id);
       cleaners_.erase(id);
-      if (const TaskPtr t = weak.lock(); t && lives(t)) comfy_ended(t, std::move(end));
+      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) comfy_ended(t, std::move(end));
     };
     task->comfy = std::make_shared<ComfyRun>(
         ComfyRun::Setup{context_.loop, context_.http, context_.clock, task->service.shown.name(), task->service.url,
@@ -179,7 +181,7 @@ class ImageEngine final : public Engine {
     task->comfy->start();
   }
 
-  void progress(Task& task, const ComfyEvent& one) {
+  void progress(ImageTask& task, const ComfyEvent& one) {
     const Instant at = context_.clock.now().mono;
     const bool step = one.max > 0;
     if (step && one.value < one.max && task.progress_at && at - *task.progress_at < kProgressEvery) return;
@@ -196,7 +198,7 @@ class ImageEngine final : public Engine {
     event(task, "image_progress", data);
   }
 
-  void preview(Task& task, const ComfyEvent& one) {
+  void preview(ImageTask& task, const ComfyEvent& one) {
     const Instant at = context_.clock.now().mono;
     if (one.image.empty() || one.image.size() > kPreviewBytes) return;
     if (task.preview_at && at - *task.preview_at < kPreviewEvery) return;
@@ -204,7 +206,7 @@ class ImageEngine final : public Engine {
     event(task, "image_preview", {{"node", one.node}, {"mime", one.mime}, {"base64", to_base64(one.image)}});
   }
 
-  void comfy_ended(const TaskPtr& task, ComfyEnd ended) {
+  void comfy_ended(const ImageTaskPtr& task, ComfyEnd ended) {
     task->comfy.reset();
     if (task->stopped) return end(task, failure(pb::FAILURE_CANCELLED, "Stopped; it was taken back from the service."));
     if (ended.failure) {
@@ -216,7 +218,7 @@ class ImageEngine final : public Engine {
   }
 
   // Where it may be, a mock steps in.
-  void fail(const TaskPtr& task, const EngineFailure& why) {
+  void fail(const ImageTaskPtr& task, const EngineFailure& why) {
     if (spec(*task).allow_mock() && task->mock_reason.empty()) {
       task->mock_reason = why.name == "unreachable"          ? "comfyui_unreachable"
                           : why.name == "missing_checkpoint" ? "missing_checkpoint"
@@ -227,11 +229,11 @@ class ImageEngine final : public Engine {
     end(task, to_result(why));
   }
 
-  void mock(const TaskPtr& task) {
+  void mock(const ImageTaskPtr& task) {
     event(*task, "image_restart", {{"engine", "mock"}, {"mock_reason", task->mock_reason}});
     stage(*task, pb::STAGE_EXECUTE);
-    task->mock_timer = context_.loop.after(Millis{10}, [this, weak = std::weak_ptr<Task>(task)] {
-      const TaskPtr t = weak.lock();
+    task->mock_timer = context_.loop.after(Millis{10}, [this, weak = std::weak_ptr<ImageTask>(task)] {
+      const ImageTaskPtr t = weak.lock();
       if (!t || !lives(t)) return;
       const ai::ImageParams params = t->params.value_or(ai::ImageParams());
       t->end = {};
@@ -245,7 +247,7 @@ class ImageEngine final : public Engine {
   }
 
   // One picture after the other, then the result.
-  void store(const TaskPtr& task) {
+  void store(const ImageTaskPtr& task) {
     const std::size_t at = task->images.size();
     if (at == 0) stage(*task, pb::STAGE_UPLOAD);
     if (at == task->end.pictures.size()) return finish(task);
@@ -256,9 +258,9 @@ class ImageEngine final : public Engine {
     about["seed"] = task->params ? json::value(task->params->seed) : json::value();
     about["width"] = size ? json::value(size->width) : json::value();
     about["height"] = size ? json::value(size->height) : json::value();
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<ImageTask> weak = task;
     auto put = context_.blobs.put(std::move(picture.bytes), [this, weak, about, at](Result<std::string> sha) mutable {
-      const TaskPtr t = weak.lock();
+      const ImageTaskPtr t = weak.lock();
       if (!t || !lives(t)) return;
       if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
       about["sha256"] = *sha;
@@ -275,7 +277,7 @@ class ImageEngine final : public Engine {
   }
 
   // Two pictures of one name come from different folders of the service.
-  static std::string path_of(const Task& task, const json::object& about, std::size_t at) {
+  static std::string path_of(const ImageTask& task, const json::object& about, std::size_t at) {
     std::string name(about.at("filename").as_string());
     std::replace_if(
         name.begin(), name.end(), [](char c) { return c == '/' || c == '\\' || c == '\0'; }, '_');
@@ -286,7 +288,7 @@ class ImageEngine final : public Engine {
     return name;
   }
 
-  void finish(const TaskPtr& task) {
+  void finish(const ImageTaskPtr& task) {
     const bool mocked = !task->mock_reason.empty();
     const ComfyEnd& done = task->end;
     const auto count = static_cast<double>(task->images.size());
@@ -311,32 +313,37 @@ class ImageEngine final : public Engine {
       task->result.set_value(std::move(bytes));
       return end(task, std::move(task->result));
     }
-    auto put = context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<Task>(task)](Result<std::string> sha) {
-      const TaskPtr t = weak.lock();
-      if (!t || !lives(t)) return;
-      if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
-      t->result.set_value_sha256(*sha);
-      end(t, std::move(t->result));
-    });
+    auto put =
+        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<ImageTask>(task)](Result<std::string> sha) {
+          const ImageTaskPtr t = weak.lock();
+          if (!t || !lives(t)) return;
+          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
+          t->result.set_value_sha256(*sha);
+          end(t, std::move(t->result));
+        });
     if (lives(task)) task->put = std::move(put);
   }
 
-  void end(const TaskPtr& task, pb::TaskResult result) {
+  void end(const ImageTaskPtr& task, pb::TaskResult result) {
     tasks_.erase({task->run.fence.task, task->run.fence.attempt});
     context_.loop.post([task] {});  // we may be inside one of its callbacks
     context_.host.ended(task->run.fence.task, task->run.fence.attempt, std::move(result));
   }
 
   EngineContext context_;
+  ComfyTimes times_;
   ComfyOpen open_;
-  std::unordered_map<AttemptKey, TaskPtr, AttemptKeyHash> tasks_;
+  std::unordered_map<AttemptKey, ImageTaskPtr, AttemptKeyHash> tasks_;
   std::map<std::string, std::shared_ptr<ComfyRun>> cleaners_;  // of prompts whose tasks have ended
 };
 
 }  // namespace
 
 std::unique_ptr<Engine> make_image_engine(const EngineContext& context) {
-  return std::make_unique<ImageEngine>(context);
+  return make_image_engine(context, ComfyTimes{});
+}
+std::unique_ptr<Engine> make_image_engine(const EngineContext& context, const ComfyTimes& times) {
+  return std::make_unique<ImageEngine>(context, times);
 }
 
 }  // namespace grange::worker

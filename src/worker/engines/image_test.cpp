@@ -8,6 +8,8 @@ namespace {
 
 namespace json = boost::json;
 
+constexpr ComfyTimes kQuick{.look = Millis{200}, .look_alone = Millis{50}, .look_soon = Millis{5}};
+
 class Images : public EngineTest {
  protected:
   Images() {
@@ -25,7 +27,7 @@ class Images : public EngineTest {
       services.add("comfyui", "comfyui", comfy->url(), {"a.safetensors"});
       here = std::make_unique<EngineContext>(EngineContext{
           loop, host, *stored, client, services, clock, scratch.file("tasks"), "", "", [] { return limits::kInline; }});
-      engine = make_image_engine(*here);
+      engine = make_image_engine(*here, kQuick);
     });
   }
   ~Images() override {
@@ -224,6 +226,19 @@ TEST_F(Images, AStandstillEndsAndIsTakenBack) {
   });
 }
 
+TEST_F(Images, AStandstillThatNoWebSocketTellsOfEnds) {
+  on_loop([&] { comfy->traps.no_socket = true; });
+  pb::JobSpec job = spec();
+  job.mutable_image()->set_stall_ms(300);
+  run(job, 0, R"(["p"])");
+  ASSERT_TRUE(eventually([&] { return comfy->submits == 1; }));
+  on_loop([&] { comfy->begin(); });  // and never goes on
+  ASSERT_TRUE(ended());
+  EXPECT_EQ(result().exception(), "timeout");
+  EXPECT_NE(result().message().find("/ws"), std::string::npos) << result().message();
+  on_loop([&] { EXPECT_TRUE(comfy->empty()); });
+}
+
 TEST_F(Images, ACancelledOneLeavesTheQueueAndTouchesNoOther) {
   run(spec(), 0, R"(["p"])");
   ASSERT_TRUE(eventually([&] { return comfy->submits == 1; }));
@@ -281,7 +296,7 @@ TEST_F(Images, WhatAKilledWorkerLeftIsTakenBack) {
     engine.reset();  // as a crash: nothing of the engine's runs any more
   });
   on_loop([&] { EXPECT_FALSE(comfy->empty()); });
-  on_loop([&] { engine = make_image_engine(*here); });
+  on_loop([&] { engine = make_image_engine(*here, kQuick); });
   EXPECT_TRUE(eventually([&] { return comfy->empty(); }));
   EXPECT_TRUE(eventually([&] { return net::testing::contents(scratch.file("comfyui-open")).empty(); }));
 }

@@ -22,11 +22,11 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr Millis kSilence{600'000};  // a cold model of a slow disk says nothing for minutes
-constexpr Millis kTail{250};         // for the end of an answer that is complete already
+constexpr Millis kLlmSilence{600'000};  // a cold model of a slow disk says nothing for minutes
+constexpr Millis kEndOfAnswer{250};     // for the end of an answer that is complete already
 constexpr Millis kMockPiece{4};
 
-const std::vector<std::string_view> kKinds{"ollama", "llamacpp", "openai"};
+const std::vector<std::string_view> kLlmKinds{"ollama", "llamacpp", "openai"};
 
 // GRANGE_STREAM_FLUSH_CHARS and GRANGE_STREAM_FLUSH_SECONDS: of what is shown, not of what is measured or relayed.
 TokenBuffer::Limits buffer_limits() {
@@ -38,7 +38,7 @@ TokenBuffer::Limits buffer_limits() {
   return out;
 }
 
-struct Task {
+struct LlmTask {
   Run run;
   ai::LlmCall call;
   std::unique_ptr<InputFetch> input;
@@ -62,19 +62,19 @@ struct Task {
 
   Blobs::WaitPtr put;
 };
-using TaskPtr = std::shared_ptr<Task>;
+using LlmTaskPtr = std::shared_ptr<LlmTask>;
 
 class LlmEngine final : public Engine {
  public:
   explicit LlmEngine(const EngineContext& context) : context_(context), limits_(buffer_limits()) {}
 
   void run(Run run) override {
-    const auto task = std::make_shared<Task>();
+    const auto task = std::make_shared<LlmTask>();
     const Fence fence = run.fence;
     task->run = std::move(run);
     task->buffer = std::make_unique<TokenBuffer>(
-        limits_, [this, weak = std::weak_ptr<Task>(task)](const std::string& text, std::size_t n, bool thinking) {
-          const TaskPtr t = weak.lock();
+        limits_, [this, weak = std::weak_ptr<LlmTask>(task)](const std::string& text, std::size_t n, bool thinking) {
+          const LlmTaskPtr t = weak.lock();
           if (!t) return;
           json::object data{{"text", text}, {"n", n}};
           if (thinking) data["thinking"] = true;
@@ -82,9 +82,9 @@ class LlmEngine final : public Engine {
         });
     tasks_[{fence.task, fence.attempt}] = task;
     if (needs_fetching(task->run)) context_.host.stage(fence.task, fence.attempt, pb::STAGE_DOWNLOAD);
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<LlmTask> weak = task;
     auto fetch = fetch_input(context_.blobs, task->run, [this, weak](Result<TaskInput> input) {
-      if (const TaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
+      if (const LlmTaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
     });
     task->input = std::move(fetch);
   }
@@ -92,14 +92,14 @@ class LlmEngine final : public Engine {
   void stop(TaskId id, Attempt attempt, StopHow) override {
     const auto it = tasks_.find({id, attempt});
     if (it == tasks_.end()) return;
-    const TaskPtr task = it->second;
+    const LlmTaskPtr task = it->second;
     end(task, failure(pb::FAILURE_CANCELLED, "Stopped; the connection to the service was closed."));
   }
 
   void freeze(TaskId id, Attempt attempt, bool on) override {
     const auto it = tasks_.find({id, attempt});
     if (it == tasks_.end()) return;
-    const TaskPtr task = it->second;
+    const LlmTaskPtr task = it->second;
     if (task->frozen == on) return;
     task->frozen = on;
     if (on) {
@@ -117,17 +117,17 @@ class LlmEngine final : public Engine {
   void watch() override { pump(); }  // services come and go
 
  private:
-  const pb::LlmSpec& spec(const Task& task) const { return task.run.job->spec.llm(); }
-  bool lives(const TaskPtr& task) const {
+  const pb::LlmSpec& spec(const LlmTask& task) const { return task.run.job->spec.llm(); }
+  bool lives(const LlmTaskPtr& task) const {
     const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
     return it != tasks_.end() && it->second == task;
   }
   Micros now() const { return Micros{context_.clock.now().mono.us}; }
-  void event(const Task& task, std::string type, const json::object& data) {
+  void event(const LlmTask& task, std::string type, const json::object& data) {
     context_.host.event(task.run.fence.task, task.run.fence.attempt, std::move(type), json::serialize(data));
   }
 
-  void begin(const TaskPtr& task, Result<TaskInput> input) {
+  void begin(const LlmTaskPtr& task, Result<TaskInput> input) {
     if (!input) return end(task, failure(pb::FAILURE_ENGINE, input.error().message));
     auto call = read_llm_task(spec(*task), task->run.fence.task.index(), *input);
     if (!call) return end(task, failure(pb::FAILURE_REFUSED, call.error().message, true));
@@ -137,8 +137,8 @@ class LlmEngine final : public Engine {
   }
 
   // To the best service that was not tried yet; into the line when all of them are busy.
-  void place(const TaskPtr& task) {
-    auto candidates = ranked(context_.services.list(), kKinds, spec(*task).service(), task->call.model);
+  void place(const LlmTaskPtr& task) {
+    auto candidates = ranked(context_.services.list(), kLlmKinds, spec(*task).service(), task->call.model);
     std::erase_if(candidates, [&](const ServiceInfo& one) { return task->tried.count(one.shown.name()) != 0; });
     if (candidates.empty()) return nowhere(task);
     for (ServiceInfo& one : candidates) {
@@ -155,14 +155,14 @@ class LlmEngine final : public Engine {
   }
   void pump() {
     auto line = std::exchange(waiting_, {});
-    for (const TaskPtr& task : line) {
+    for (const LlmTaskPtr& task : line) {
       if (!lives(task)) continue;
       task->waits = false;
       place(task);
     }
   }
 
-  void nowhere(const TaskPtr& task) {
+  void nowhere(const LlmTaskPtr& task) {
     if (task->why) {
       if (spec(*task).allow_mock())
         return mock(task, task->why->name == "missing_model" ? ai::MockReason::missing_model
@@ -172,7 +172,7 @@ class LlmEngine final : public Engine {
     }
     const std::string& model = task->call.model;
     const std::string& name = spec(*task).service();
-    const bool any = !ranked(context_.services.list(), kKinds, name, "").empty();
+    const bool any = !ranked(context_.services.list(), kLlmKinds, name, "").empty();
     if (spec(*task).allow_mock())
       return mock(task, any ? ai::MockReason::missing_model : ai::MockReason::ollama_unreachable);
     EngineFailure why;
@@ -189,7 +189,7 @@ class LlmEngine final : public Engine {
     fail(task, why);
   }
 
-  void send(const TaskPtr& task, ServiceInfo service) {
+  void send(const LlmTaskPtr& task, ServiceInfo service) {
     const auto dialect = ai::dialect_of(service.shown.kind());
     if (!dialect) {
       task->tried.insert(service.shown.name());
@@ -207,38 +207,38 @@ class LlmEngine final : public Engine {
         http.stream ? "text/event-stream, application/x-ndjson, application/json" : "application/json";
     if (!task->service.key.empty()) request.headers["Authorization"] = "Bearer " + task->service.key;
     request.body = http.body;
-    request.idle = kSilence;
+    request.idle = kLlmSilence;
     request.limit = 16 * ai::kLlmBodyBytes;  // of a stream each token has a line of its own
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<LlmTask> weak = task;
     request.on_head = [weak](int status, const std::map<std::string, std::string>& headers) {
-      const TaskPtr t = weak.lock();
+      const LlmTaskPtr t = weak.lock();
       if (!t || !t->stream) return;
       t->stream->status(status);
       const auto it = headers.find("retry-after");
       t->retry_after = it == headers.end() ? "" : it->second.substr(0, 64);
     };
     request.on_chunk = [this, weak](std::string_view bytes) {
-      if (const TaskPtr t = weak.lock(); t && t->stream) heard(t, bytes);
+      if (const LlmTaskPtr t = weak.lock(); t && t->stream) heard(t, bytes);
     };
     context_.host.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_EXECUTE);
     task->stream = std::make_unique<ai::LlmStream>(*dialect, task->call.op, http.stream, now());
     task->http = context_.http.send(std::move(request), [this, weak](Result<net::ClientResponse> answer) {
-      if (const TaskPtr t = weak.lock(); t && lives(t) && t->stream) over(t, answer);
+      if (const LlmTaskPtr t = weak.lock(); t && lives(t) && t->stream) over(t, answer);
     });
   }
 
-  void heard(const TaskPtr& task, std::string_view bytes) {
+  void heard(const LlmTaskPtr& task, std::string_view bytes) {
     std::vector<ai::LlmEvent> events;
     task->stream->feed(bytes, now(), events);
     show(task, events);
     if (task->stream->ended() && !task->tail) {
       // Its answer is complete; what the connection still has to say is waited for a moment, so that it can be kept.
-      task->tail = context_.loop.after(kTail, [this, weak = std::weak_ptr<Task>(task)] {
-        if (const TaskPtr t = weak.lock(); t && lives(t) && t->stream) settle(t);
+      task->tail = context_.loop.after(kEndOfAnswer, [this, weak = std::weak_ptr<LlmTask>(task)] {
+        if (const LlmTaskPtr t = weak.lock(); t && lives(t) && t->stream) settle(t);
       });
     }
   }
-  void show(const TaskPtr& task, const std::vector<ai::LlmEvent>& events) {
+  void show(const LlmTaskPtr& task, const std::vector<ai::LlmEvent>& events) {
     const Instant at = context_.clock.now().mono;
     for (const ai::LlmEvent& one : events) {
       if (one.type == ai::LlmEvent::Type::text || one.type == ai::LlmEvent::Type::thinking) {
@@ -254,12 +254,12 @@ class LlmEngine final : public Engine {
     }
     flush_in_time(task);
   }
-  void flush_in_time(const TaskPtr& task) {
+  void flush_in_time(const LlmTaskPtr& task) {
     if (task->buffer->empty()) return task->flush.reset();
     if (task->flush) return;
     const auto wait = std::chrono::ceil<Millis>(task->buffer->due() - context_.clock.now().mono);
-    task->flush = context_.loop.after(std::max(wait, Millis{1}), [this, weak = std::weak_ptr<Task>(task)] {
-      const TaskPtr t = weak.lock();
+    task->flush = context_.loop.after(std::max(wait, Millis{1}), [this, weak = std::weak_ptr<LlmTask>(task)] {
+      const LlmTaskPtr t = weak.lock();
       if (!t) return;
       t->flush.reset();
       if (context_.clock.now().mono >= t->buffer->due()) t->buffer->flush();
@@ -268,7 +268,7 @@ class LlmEngine final : public Engine {
   }
 
   // The exchange has ended, one way or the other.
-  void over(const TaskPtr& task, const Result<net::ClientResponse>& answer) {
+  void over(const LlmTaskPtr& task, const Result<net::ClientResponse>& answer) {
     if (!task->stream->ended()) {
       std::vector<ai::LlmEvent> events;
       if (answer || task->stream->begun()) task->stream->end(now(), events);
@@ -278,7 +278,7 @@ class LlmEngine final : public Engine {
     settle(task);
   }
 
-  void settle(const TaskPtr& task) {
+  void settle(const LlmTaskPtr& task) {
     task->tail.reset();
     leave_service(*task);
     const bool good = task->stream->ended() && !task->stream->failed();
@@ -306,7 +306,7 @@ class LlmEngine final : public Engine {
   }
 
   // The answer of no model: at a pace of its own, in the same pieces.
-  void mock(const TaskPtr& task, ai::MockReason reason) {
+  void mock(const LlmTaskPtr& task, ai::MockReason reason) {
     task->mock_reason = reason;
     if (task->shown) event(*task, "llm_restart", {{"engine", "mock"}, {"mock_reason", ai::name(reason)}});
     task->shown = false;
@@ -316,9 +316,9 @@ class LlmEngine final : public Engine {
     context_.host.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_EXECUTE);
     if (!task->frozen) mock_next(task);
   }
-  void mock_next(const TaskPtr& task) {
-    task->mock_timer = context_.loop.after(kMockPiece, [this, weak = std::weak_ptr<Task>(task)] {
-      const TaskPtr t = weak.lock();
+  void mock_next(const LlmTaskPtr& task) {
+    task->mock_timer = context_.loop.after(kMockPiece, [this, weak = std::weak_ptr<LlmTask>(task)] {
+      const LlmTaskPtr t = weak.lock();
       if (!t || !lives(t)) return;
       if (t->mock_at == t->mock.tokens.size()) return mock_done(t);
       const Instant at = context_.clock.now().mono;
@@ -328,7 +328,7 @@ class LlmEngine final : public Engine {
       mock_next(t);
     });
   }
-  void mock_done(const TaskPtr& task) {
+  void mock_done(const LlmTaskPtr& task) {
     task->buffer->flush();
     ai::LlmResult result;
     const Instant at = context_.clock.now().mono;
@@ -346,7 +346,7 @@ class LlmEngine final : public Engine {
     finish(task, ai::result_json(result, "mock", "", task->call.model, ai::name(*task->mock_reason)));
   }
 
-  void finish(const TaskPtr& task, json::object value) {
+  void finish(const LlmTaskPtr& task, json::object value) {
     json::object done = value;
     for (const char* big : {"text", "thinking", "tool_calls", "embeddings"}) done.erase(big);
     done["ok"] = true;
@@ -359,32 +359,33 @@ class LlmEngine final : public Engine {
       return end(task, std::move(result));
     }
     context_.host.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_UPLOAD);
-    auto put = context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<Task>(task)](Result<std::string> sha) {
-      const TaskPtr t = weak.lock();
-      if (!t || !lives(t)) return;
-      if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
-      pb::TaskResult stored;
-      stored.set_ok(true);
-      stored.set_value_sha256(*sha);
-      end(t, std::move(stored));
-    });
+    auto put =
+        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<LlmTask>(task)](Result<std::string> sha) {
+          const LlmTaskPtr t = weak.lock();
+          if (!t || !lives(t)) return;
+          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
+          pb::TaskResult stored;
+          stored.set_ok(true);
+          stored.set_value_sha256(*sha);
+          end(t, std::move(stored));
+        });
     if (lives(task)) task->put = std::move(put);
   }
 
-  void fail(const TaskPtr& task, const EngineFailure& why) {
+  void fail(const LlmTaskPtr& task, const EngineFailure& why) {
     task->buffer->flush();
     event(*task, "llm_done", {{"ok", false}, {"error", why.name}, {"message", why.message}});
     end(task, to_result(why));
   }
 
-  void leave_service(Task& task) {
+  void leave_service(LlmTask& task) {
     task.http.reset();
     if (!std::exchange(task.holds, false)) return;
     const auto it = busy_.find(task.service.shown.name());
     if (it != busy_.end() && --it->second == 0) busy_.erase(it);
   }
 
-  void end(const TaskPtr& task, pb::TaskResult result) {
+  void end(const LlmTaskPtr& task, pb::TaskResult result) {
     tasks_.erase({task->run.fence.task, task->run.fence.attempt});
     const bool held = task->holds;
     leave_service(*task);
@@ -402,8 +403,8 @@ class LlmEngine final : public Engine {
 
   EngineContext context_;
   TokenBuffer::Limits limits_;
-  std::unordered_map<AttemptKey, TaskPtr, AttemptKeyHash> tasks_;
-  std::deque<TaskPtr> waiting_;
+  std::unordered_map<AttemptKey, LlmTaskPtr, AttemptKeyHash> tasks_;
+  std::deque<LlmTaskPtr> waiting_;
   std::map<std::string, std::uint32_t> busy_;
 };
 

@@ -5,16 +5,13 @@
 
 #include "ai/json.hpp"
 #include "base/utf8.hpp"
+#include "worker/engines/argument.hpp"
 
 namespace grange::worker {
 
 namespace {
 
 namespace json = boost::json;
-
-Error wrong(std::string message) {
-  return Error{ErrorClass::invalid_argument, std::move(message)};
-}
 
 bool is_message(const json::value& value) {
   return value.is_object() && ai::text_at(value.get_object(), "role").has_value();
@@ -24,19 +21,19 @@ bool is_message(const json::value& value) {
 Result<std::optional<json::value>> given_of(const std::string& args) {
   if (args.empty()) return std::optional<json::value>();
   auto value = ai::parse_json(args);
-  if (!value) return wrong("The task's argument is not JSON.");
+  if (!value) return wrong_argument("The task's argument is not JSON.");
   json::array* list = value->if_array();
   if (list == nullptr) return std::optional<json::value>(std::move(*value));
   if (list->empty()) return std::optional<json::value>();
   if (std::all_of(list->begin(), list->end(), is_message)) return std::optional<json::value>(std::move(*value));
   if (list->size() == 1) return std::optional<json::value>(std::move(list->front()));
-  return wrong("An llm task takes one argument: a prompt, a list of messages, or an object; this one has " +
-               std::to_string(list->size()) + ".");
+  return wrong_argument("An llm task takes one argument: a prompt, a list of messages, or an object; this one has " +
+                        std::to_string(list->size()) + ".");
 }
 
-Result<json::value> from_parent(const TaskInput::Parent& parent) {
+Result<json::value> prompt_of_parent(const TaskInput::Parent& parent) {
   if (parent.encoding == pb::ENCODING_PICKLE)
-    return wrong(
+    return wrong_argument(
         "The result of a Python job with pickled values cannot be the prompt of an llm job: give that job the "
         "encoding \"json\".");
   if (auto value = ai::parse_json(parent.value)) {
@@ -45,14 +42,14 @@ Result<json::value> from_parent(const TaskInput::Parent& parent) {
     if (text && !value->get_object().contains("prompt")) return json::value(json::string(*text));
     return std::move(*value);
   }
-  if (!is_utf8(parent.value)) return wrong("The result of the parent task is neither JSON nor text.");
+  if (!is_utf8(parent.value)) return wrong_argument("The result of the parent task is neither JSON nor text.");
   return json::value(json::string(parent.value));
 }
 
 Result<std::optional<json::value>> from_parents(const std::vector<TaskInput::Parent>& parents) {
   json::array all;
   for (const TaskInput::Parent& one : parents) {
-    auto value = from_parent(one);
+    auto value = prompt_of_parent(one);
     if (!value) return value.error();
     all.push_back(std::move(*value));
   }
@@ -81,19 +78,19 @@ Result<> override_with(const json::object& object, Parts& parts) {
   for (const auto& [key, value] : object) {
     const bool known = key == "prompt" || key == "messages" || key == "system" || key == "options";
     if (!known)
-      return wrong("The task's argument has a key \"" + std::string(key).substr(0, 100) +
-                   "\"; an object may have prompt, messages, system and options.");
+      return wrong_argument("The task's argument has a key \"" + std::string(key).substr(0, 100) +
+                            "\"; an object may have prompt, messages, system and options.");
   }
   if (const json::value* system = object.if_contains("system")) {
-    if (!system->is_string()) return wrong("\"system\" in the task's argument must be a text.");
+    if (!system->is_string()) return wrong_argument("\"system\" in the task's argument must be a text.");
     parts.system = std::string(system->get_string());
   }
   if (const json::value* options = object.if_contains("options")) {
-    if (!options->is_object()) return wrong("\"options\" in the task's argument must be an object.");
+    if (!options->is_object()) return wrong_argument("\"options\" in the task's argument must be an object.");
     json::object merged;
     if (!parts.options.empty()) {
       auto base = ai::parse_json(parts.options);
-      if (!base || !base->is_object()) return wrong("The job's options are not an object.");
+      if (!base || !base->is_object()) return wrong_argument("The job's options are not an object.");
       merged = std::move(base->get_object());
     }
     for (const auto& [key, value] : options->get_object()) merged[key] = value;
@@ -101,8 +98,8 @@ Result<> override_with(const json::object& object, Parts& parts) {
   }
   const json::value* prompt = object.if_contains("prompt");
   const json::value* messages = object.if_contains("messages");
-  if (prompt != nullptr && messages != nullptr) return wrong("Give a prompt or messages, not both.");
-  if (messages != nullptr && !messages->is_array()) return wrong("\"messages\" must be a list.");
+  if (prompt != nullptr && messages != nullptr) return wrong_argument("Give a prompt or messages, not both.");
+  if (messages != nullptr && !messages->is_array()) return wrong_argument("\"messages\" must be a list.");
   if (const json::value* said = prompt != nullptr ? prompt : messages) parts.argument = *said;
   return {};
 }

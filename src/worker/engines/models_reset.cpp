@@ -13,7 +13,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr Millis kPoll{100};
+constexpr Millis kResetLook{100};
 constexpr Millis kPatience{120'000};  // for one service
 
 class Reset final : public ModelsOp {
@@ -131,7 +131,7 @@ class Reset final : public ModelsOp {
                                std::to_string(kPatience.count() / 1000) + " s. Look at it on the machine itself.",
                            false, false});
     }
-    timer_ = task_.context.loop.after(kPoll, [this] { wait_until_ready(); });
+    timer_ = task_.context.loop.after(kResetLook, [this] { wait_until_ready(); });
   }
   void one_done() {
     json::object row{{"service", service().shown.name()}, {"ready_ms", ms_since(one_began_)}, {"unloaded", unloaded_}};

@@ -189,6 +189,29 @@ TEST_F(Models, FollowsRedirectsWithoutItsToken) {
   EXPECT_FALSE(last().result.ok());
 }
 
+TEST(Downloads, ARedirectNeverLeavesTls) {
+  EXPECT_EQ(*redirected("https://a/x/y?z", "/w"), "https://a/w");
+  EXPECT_EQ(*redirected("https://a/x/y?z=/q", "w"), "https://a/x/w");
+  EXPECT_EQ(*redirected("https://a", "w"), "https://a/w");
+  EXPECT_EQ(*redirected("https://a/x", "//b/w"), "https://b/w");
+  EXPECT_EQ(*redirected("https://a/x", "https://b/w"), "https://b/w");
+  EXPECT_EQ(*redirected("http://a/x", "https://b/w"), "https://b/w");
+  EXPECT_EQ(*redirected("http://a/x", "http://b/w"), "http://b/w");
+  const auto down = redirected("https://a/x", "http://a/x");
+  ASSERT_FALSE(down.ok());
+  EXPECT_NE(down.error().message.find("https://"), std::string::npos);
+  for (const char* bad : {"ftp://b/w", "file:///etc/passwd", "ws://b/w", "http://"})
+    EXPECT_FALSE(redirected("http://a/x", bad).ok()) << bad;
+}
+
+TEST_F(Models, ARedirectThatIsNotFollowedIsSaid) {
+  const auto server = scripted([](HttpExchangePtr e) { e->respond({302, {{"Location", "ftp://elsewhere/m"}}, ""}); });
+  fetch(url(*server, "/m"));
+  EXPECT_FALSE(last().result.ok());
+  EXPECT_NE(last().result.message().find("not followed"), std::string::npos) << last().result.message();
+  EXPECT_EQ(asked.size(), 1u) << "not tried again";
+}
+
 TEST_F(Models, WhatIsNotThereIsSaid) {
   const auto server = scripted([](HttpExchangePtr e) { e->respond({404, {}, "nothing here"}); });
   fetch(url(*server, "/m"));

@@ -12,6 +12,7 @@
 #include "net/url.hpp"
 #include "worker/engines/argument.hpp"
 #include "worker/engines/engines.hpp"
+#include "worker/engines/remote_open.hpp"
 #include "worker/engines/remote_run.hpp"
 
 namespace grange::worker {
@@ -21,9 +22,9 @@ namespace {
 namespace json = boost::json;
 
 constexpr Bytes kFile = 256 * MiB;
-const std::vector<std::string_view> kKinds{"remote-openai", "replicate", "runpod"};
+const std::vector<std::string_view> kRemoteKinds{"remote-openai", "replicate", "runpod"};
 
-struct Task {
+struct RemoteTask {
   Run run;
   std::unique_ptr<InputFetch> input;
   ServiceInfo service;
@@ -38,7 +39,7 @@ struct Task {
   pb::TaskResult result;
   json::array files;
 };
-using TaskPtr = std::shared_ptr<Task>;
+using RemoteTaskPtr = std::shared_ptr<RemoteTask>;
 
 std::string setting(const char* prefix, const std::string& name) {
   std::string variable = prefix;
@@ -50,24 +51,28 @@ std::string setting(const char* prefix, const std::string& name) {
   return value != nullptr ? value : "";
 }
 
-std::string beside(const std::string& folder) {
+std::string ledger_beside(const std::string& folder, const char* name) {
   const std::size_t slash = folder.rfind('/');
-  return (slash == std::string::npos ? std::string(".") : folder.substr(0, slash)) + "/remote-spending";
+  return (slash == std::string::npos ? std::string(".") : folder.substr(0, slash)) + "/" + name;
 }
 
 class RemoteEngine final : public Engine {
  public:
-  explicit RemoteEngine(const EngineContext& context) : context_(context), spending_(beside(context.folder)) {}
+  RemoteEngine(const EngineContext& context, const RemoteTimes& times)
+      : context_(context),
+        times_(times),
+        spending_(ledger_beside(context.folder, "remote-spending")),
+        open_(ledger_beside(context.folder, "remote-open"), context.loop, context.http, context.services) {}
 
   void run(Run run) override {
-    const auto task = std::make_shared<Task>();
+    const auto task = std::make_shared<RemoteTask>();
     const Fence fence = run.fence;
     task->run = std::move(run);
     tasks_[{fence.task, fence.attempt}] = task;
     if (needs_fetching(task->run)) stage(*task, pb::STAGE_DOWNLOAD);
-    const std::weak_ptr<Task> weak = task;
+    const std::weak_ptr<RemoteTask> weak = task;
     auto fetch = fetch_input(context_.blobs, task->run, [this, weak](Result<TaskInput> input) {
-      if (const TaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
+      if (const RemoteTaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
     });
     task->input = std::move(fetch);
   }
@@ -75,7 +80,7 @@ class RemoteEngine final : public Engine {
   void stop(TaskId id, Attempt attempt, StopHow how) override {
     const auto it = tasks_.find({id, attempt});
     if (it == tasks_.end()) return;
-    const TaskPtr task = it->second;
+    const RemoteTaskPtr task = it->second;
     task->stopped = true;
     if (const auto remote = task->remote) {
       if (how == StopHow::hard) stopping_[task->number] = remote;  // it goes on without the task
@@ -93,22 +98,22 @@ class RemoteEngine final : public Engine {
   void watch() override {}
 
  private:
-  const pb::RemoteSpec& spec(const Task& task) const { return task.run.job->spec.remote(); }
-  bool lives(const TaskPtr& task) const {
+  const pb::RemoteSpec& spec(const RemoteTask& task) const { return task.run.job->spec.remote(); }
+  bool lives(const RemoteTaskPtr& task) const {
     const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
     return it != tasks_.end() && it->second == task;
   }
-  void stage(const Task& task, pb::Stage stage) {
+  void stage(const RemoteTask& task, pb::Stage stage) {
     context_.host.stage(task.run.fence.task, task.run.fence.attempt, stage);
   }
   std::int64_t wall() const { return context_.clock.now().wall.ms; }
-  void event(const Task& task, std::string type, const json::object& data) {
+  void event(const RemoteTask& task, std::string type, const json::object& data) {
     context_.host.event(task.run.fence.task, task.run.fence.attempt, std::move(type),
                         without_key(json::serialize(data), task.service.key));
   }
 
   // What is asked for: the argument, or the spec's input with the argument in its places.
-  Result<json::value> input_of(const Task& task, const TaskInput& given) const {
+  Result<json::value> input_of(const RemoteTask& task, const TaskInput& given) const {
     auto argument = argument_of(given);
     if (!argument) return argument.error();
     if (spec(task).input_json().empty()) {
@@ -129,13 +134,13 @@ class RemoteEngine final : public Engine {
   std::optional<ServiceInfo> find(const std::string& wanted) const {
     if (wanted.empty()) return std::nullopt;  // whose money it is has to be said
     const std::string kind = wanted == "openai" ? "remote-openai" : wanted;
-    if (std::find(kKinds.begin(), kKinds.end(), kind) != kKinds.end()) {
+    if (std::find(kRemoteKinds.begin(), kRemoteKinds.end(), kind) != kRemoteKinds.end()) {
       if (auto found = context_.services.find({kind}, "", "")) return found;
     }
-    return context_.services.find(kKinds, wanted, "");
+    return context_.services.find(kRemoteKinds, wanted, "");
   }
 
-  void begin(const TaskPtr& task, Result<TaskInput> given) {
+  void begin(const RemoteTaskPtr& task, Result<TaskInput> given) {
     if (!given) return end(task, failure(pb::FAILURE_ENGINE, given.error().message));
     auto input = input_of(*task, *given);
     if (!input) return end(task, failure(pb::FAILURE_REFUSED, input.error().message, true));
@@ -148,21 +153,36 @@ class RemoteEngine final : public Engine {
     task->service = std::move(*service);
     if (auto safe = safe_for_keys(task->service.url); !safe) return fail(task, {"auth", safe.error().message, true});
     if (auto within = in_budget(task->service); !within) return fail(task, {"busy", within.error().message});
-    RemoteRun::Setup setup{context_.loop,     context_.http,       context_.clock,   task->service.shown.name(),
-                           task->service.url, task->service.key,   spec(*task).op(), spec(*task).target(),
-                           std::move(*input), spec(*task).stream()};
-    const std::weak_ptr<Task> weak = task;
+    RemoteRun::Setup setup{context_.loop,
+                           context_.http,
+                           context_.clock,
+                           task->service.shown.name(),
+                           task->service.url,
+                           task->service.key,
+                           spec(*task).op(),
+                           spec(*task).target(),
+                           std::move(*input),
+                           spec(*task).stream(),
+                           times_};
+    const std::weak_ptr<RemoteTask> weak = task;
     RemoteRun::Heard heard;
     heard.event = [this, weak](const std::string& type, const json::object& data) {
-      if (const TaskPtr t = weak.lock(); t && lives(t)) event(*t, type, data);
+      if (const RemoteTaskPtr t = weak.lock(); t && lives(t)) event(*t, type, data);
     };
     heard.progress = [this, weak](double done, double total, const std::string& text) {
-      if (const TaskPtr t = weak.lock(); t && lives(t))
+      if (const RemoteTaskPtr t = weak.lock(); t && lives(t))
         context_.host.progress(t->run.fence.task, t->run.fence.attempt, done, total, text);
     };
-    heard.ended = [this, weak, number = task->number = ++runs_](RemoteEnd over) {
+    const auto cancelled_by = std::make_shared<std::string>();  // a path of the service
+    const std::string name = task->service.shown.name(), url = task->service.url;
+    heard.opened = [this, cancelled_by, name, url](const std::string& path) {
+      *cancelled_by = path;
+      open_.add(name, url, path);
+    };
+    heard.ended = [this, weak, cancelled_by, name, url, number = task->number = ++runs_](RemoteEnd over) {
+      if (!cancelled_by->empty()) open_.remove(name, url, *cancelled_by);
       stopping_.erase(number);
-      if (const TaskPtr t = weak.lock(); t && lives(t)) ended(t, std::move(over));
+      if (const RemoteTaskPtr t = weak.lock(); t && lives(t)) ended(t, std::move(over));
     };
     const std::string& kind = task->service.shown.kind();
     task->remote = kind == "replicate" ? make_replicate_run(std::move(setup), std::move(heard))
@@ -188,7 +208,7 @@ class RemoteEngine final : public Engine {
                              service.shown.name(), spent, budget)};
   }
 
-  void ended(const TaskPtr& task, RemoteEnd over) {
+  void ended(const RemoteTaskPtr& task, RemoteEnd over) {
     task->remote.reset();
     if (task->stopped) return end(task, failure(pb::FAILURE_CANCELLED, "Stopped; it was cancelled at the service."));
     if (over.failure) return fail(task, *over.failure);
@@ -197,7 +217,7 @@ class RemoteEngine final : public Engine {
     store(task);
   }
 
-  void record_cost(Task& task) {
+  void record_cost(RemoteTask& task) {
     RemoteEnd& over = task.end;
     json::object& value = over.value;
     value["wall_seconds"] = static_cast<double>((context_.clock.now().mono - task.began).count()) / 1e6;
@@ -216,7 +236,7 @@ class RemoteEngine final : public Engine {
   }
 
   // One file after the other, then the result.
-  void store(const TaskPtr& task) {
+  void store(const RemoteTaskPtr& task) {
     if (task->stored == task->end.files.size()) return finish(task);
     if (task->stored == 0) stage(*task, pb::STAGE_UPLOAD);
     RemoteFile& file = task->end.files[task->stored];
@@ -229,8 +249,8 @@ class RemoteEngine final : public Engine {
     request.limit = kFile;
     if (its_own) request.headers["Authorization"] = "Bearer " + task->service.key;
     task->call = context_.http.send(std::move(request),
-                                    [this, weak = std::weak_ptr<Task>(task)](Result<net::ClientResponse> answer) {
-                                      const TaskPtr t = weak.lock();
+                                    [this, weak = std::weak_ptr<RemoteTask>(task)](Result<net::ClientResponse> answer) {
+                                      const RemoteTaskPtr t = weak.lock();
                                       if (!t || !lives(t)) return;
                                       t->call.reset();
                                       if (!answer) return skip(t, answer.error().message);
@@ -240,16 +260,16 @@ class RemoteEngine final : public Engine {
                                     });
   }
   // The work is done, and paid: a file that cannot be had does not undo it.
-  void skip(const TaskPtr& task, const std::string& why) {
+  void skip(const RemoteTaskPtr& task, const std::string& why) {
     const RemoteFile& file = task->end.files[task->stored++];
     task->files.push_back(json::object{{"file", file.name}, {"url", file.url}, {"error", why}});
     store(task);
   }
-  void put(const TaskPtr& task, std::string bytes) {
+  void put(const RemoteTaskPtr& task, std::string bytes) {
     const std::size_t size = bytes.size(), at = task->stored;
-    auto wait =
-        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<Task>(task), size](Result<std::string> sha) {
-          const TaskPtr t = weak.lock();
+    auto wait = context_.blobs.put(
+        std::move(bytes), [this, weak = std::weak_ptr<RemoteTask>(task), size](Result<std::string> sha) {
+          const RemoteTaskPtr t = weak.lock();
           if (!t || !lives(t)) return;
           if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
           std::string name = t->end.files[t->stored].name;
@@ -272,7 +292,7 @@ class RemoteEngine final : public Engine {
     if (lives(task) && task->stored == at) task->put = std::move(wait);
   }
 
-  void finish(const TaskPtr& task) {
+  void finish(const RemoteTaskPtr& task) {
     json::object value = std::move(task->end.value);
     if (!task->files.empty()) value["files"] = std::move(task->files);
     json::object shown = value;
@@ -285,31 +305,34 @@ class RemoteEngine final : public Engine {
       task->result.set_value(std::move(bytes));
       return end(task, std::move(task->result));
     }
-    auto wait = context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<Task>(task)](Result<std::string> sha) {
-      const TaskPtr t = weak.lock();
-      if (!t || !lives(t)) return;
-      if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
-      t->result.set_value_sha256(*sha);
-      end(t, std::move(t->result));
-    });
+    auto wait =
+        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<RemoteTask>(task)](Result<std::string> sha) {
+          const RemoteTaskPtr t = weak.lock();
+          if (!t || !lives(t)) return;
+          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
+          t->result.set_value_sha256(*sha);
+          end(t, std::move(t->result));
+        });
     if (lives(task)) task->put = std::move(wait);
   }
 
-  void fail(const TaskPtr& task, EngineFailure why) {
+  void fail(const RemoteTaskPtr& task, EngineFailure why) {
     why.message = redacted(why.message, task->service.key);
     event(*task, "remote_done", {{"ok", false}, {"error", why.name}, {"message", why.message}});
     end(task, to_result(why));
   }
 
-  void end(const TaskPtr& task, pb::TaskResult result) {
+  void end(const RemoteTaskPtr& task, pb::TaskResult result) {
     tasks_.erase({task->run.fence.task, task->run.fence.attempt});
     context_.loop.post([task] {});  // we may be inside one of its callbacks
     context_.host.ended(task->run.fence.task, task->run.fence.attempt, std::move(result));
   }
 
   EngineContext context_;
+  RemoteTimes times_;
   Spending spending_;
-  std::unordered_map<AttemptKey, TaskPtr, AttemptKeyHash> tasks_;
+  RemoteOpen open_;
+  std::unordered_map<AttemptKey, RemoteTaskPtr, AttemptKeyHash> tasks_;
   std::uint64_t runs_ = 0;
   std::map<std::uint64_t, std::shared_ptr<RemoteRun>> stopping_;
 };
@@ -317,7 +340,10 @@ class RemoteEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> make_remote_engine(const EngineContext& context) {
-  return std::make_unique<RemoteEngine>(context);
+  return make_remote_engine(context, RemoteTimes{});
+}
+std::unique_ptr<Engine> make_remote_engine(const EngineContext& context, const RemoteTimes& times) {
+  return std::make_unique<RemoteEngine>(context, times);
 }
 
 }  // namespace grange::worker

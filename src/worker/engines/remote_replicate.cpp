@@ -13,8 +13,8 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::size_t kFiles = 64;
-constexpr Bytes kPoll = 32 * MiB;
+constexpr std::size_t kOutputFiles = 64;
+constexpr Bytes kReplicateAnswer = 32 * MiB;
 
 bool is_version(std::string_view text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
@@ -94,6 +94,7 @@ class ReplicateRun final : public RemoteRun {
       return fail(
           {"unknown", "The service \"" + setup_.name + "\" answered without the id of a prediction.", false, true});
     id_ = std::string(*id);
+    opened();
     if (stopping()) return fail({});
     const json::object* urls = ai::object_at(value->get_object(), "urls");
     const auto stream = urls == nullptr ? std::nullopt : ai::text_at(*urls, "stream");
@@ -128,7 +129,7 @@ class ReplicateRun final : public RemoteRun {
   }
   void poll() {
     Ask what;
-    what.limit = kPoll;
+    what.limit = kReplicateAnswer;
     what.path = "/v1/predictions/" + id_;
     ask(std::move(what), [this](const net::ClientResponse& answer) {
       const auto value = ai::parse_json(answer.body);
@@ -196,7 +197,7 @@ class ReplicateRun final : public RemoteRun {
       const std::string url(*text);
       const bool is_url = (url.starts_with("https://") || url.starts_with("http://")) && url.size() < 2048 &&
                           url.find_first_of(" \n\t") == std::string::npos;
-      if (!is_url || files.size() >= kFiles) return;
+      if (!is_url || files.size() >= kOutputFiles) return;
       std::string name = url.substr(0, url.find_first_of("?#"));
       name = name.substr(name.rfind('/') + 1);
       files.push_back({name, url, {}});

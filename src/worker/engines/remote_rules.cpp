@@ -24,12 +24,12 @@ namespace {
 constexpr std::size_t kEventBytes = 4 * MiB;
 constexpr std::int64_t kDayMs = 86'400'000;
 
-bool is_loopback(const std::string& host) {
+bool is_local_host(const std::string& host) {
   return host == "localhost" || host == "::1" ||
          (host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string::npos);
 }
 
-std::optional<double> number(std::string_view text) {
+std::optional<double> finite_number(std::string_view text) {
   const std::string copy(text);
   char* end = nullptr;
   const double out = std::strtod(copy.c_str(), &end);
@@ -50,7 +50,7 @@ std::string hash_of(const std::string& key) {
 Result<> safe_for_keys(const std::string& url) {
   const auto parsed = net::parse_url(url);
   if (!parsed) return parsed.error();
-  if (parsed->scheme == "https" || (parsed->scheme == "http" && is_loopback(parsed->host))) return {};
+  if (parsed->scheme == "https" || (parsed->scheme == "http" && is_local_host(parsed->host))) return {};
   return Error{ErrorClass::invalid_argument, "A key is only sent over https, or by http to this machine itself; \"" +
                                                  parsed->host + "\" is neither. Give the service an https:// URL."};
 }
@@ -72,10 +72,10 @@ std::optional<Millis> retry_after(const Headers& headers, std::int64_t wall_ms) 
     return it == headers.end() ? std::string() : it->second;
   };
   const auto bounded = [](double ms) { return Millis(static_cast<std::int64_t>(std::clamp(ms, 0.0, 1e12))); };
-  if (const auto ms = number(value("retry-after-ms"))) return bounded(*ms);
+  if (const auto ms = finite_number(value("retry-after-ms"))) return bounded(*ms);
   const std::string text = value("retry-after");
   if (text.empty()) return std::nullopt;
-  if (const auto seconds = number(text)) return bounded(*seconds * 1000);
+  if (const auto seconds = finite_number(text)) return bounded(*seconds * 1000);
   const auto until = http_time(text);
   if (!until) return std::nullopt;
   return bounded(static_cast<double>(until->ms - wall_ms));
@@ -110,7 +110,7 @@ Result<Prices> read_prices(std::string_view text) {
     const std::string_view one = text.substr(0, text.find(','));
     text.remove_prefix(std::min(text.size(), one.size() + 1));
     const std::size_t equals = one.find('=');
-    const double value = equals == std::string_view::npos ? -1 : number(one.substr(equals + 1)).value_or(-1);
+    const double value = equals == std::string_view::npos ? -1 : finite_number(one.substr(equals + 1)).value_or(-1);
     const std::string_view name = one.substr(0, equals);
     double* const into = name == "in"       ? &out.per_m_in
                          : name == "out"    ? &out.per_m_out

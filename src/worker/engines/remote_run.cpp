@@ -151,6 +151,11 @@ void RemoteRun::fail_by(int status, std::string_view body, std::string_view more
   fail(std::move(why));
 }
 
+void RemoteRun::opened() {
+  const auto what = cancelling();
+  if (what && heard_.opened) heard_.opened(what->path);
+}
+
 void RemoteRun::succeed(RemoteEnd done) {
   end(std::move(done));
 }

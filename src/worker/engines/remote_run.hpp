@@ -54,7 +54,8 @@ class RemoteRun : public std::enable_shared_from_this<RemoteRun> {
   struct Heard {
     std::function<void(const std::string& type, boost::json::object data)> event = {};
     std::function<void(double done, double total, const std::string& text)> progress = {};
-    std::function<void(RemoteEnd)> ended = {};  // once, last
+    std::function<void(const std::string& path)> opened = {};  // POST this to cancel what is under way there
+    std::function<void(RemoteEnd)> ended = {};                 // once, last
   };
   RemoteRun(Setup setup, Heard heard) : setup_(std::move(setup)), heard_(std::move(heard)) {}
   virtual ~RemoteRun() = default;
@@ -89,6 +90,7 @@ class RemoteRun : public std::enable_shared_from_this<RemoteRun> {
   void fail(EngineFailure why);
   void fail_by(int status, std::string_view body, std::string_view more = {});
   void succeed(RemoteEnd end);
+  void opened();  // it has a name there
 
   Setup setup_;
   Heard heard_;

@@ -13,11 +13,11 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr Bytes kPoll = 32 * MiB;      // RunPod's own bound of what comes out of a job is below it
-constexpr Bytes kStreamed = 64 * MiB;  // of all pieces together
-constexpr Bytes kPiece = 64;           // that one takes beside its text
+constexpr Bytes kRunPodAnswer = 32 * MiB;  // RunPod's own bound of what comes out of a job is below it
+constexpr Bytes kStreamed = 64 * MiB;      // of all pieces together
+constexpr Bytes kPieceCost = 64;           // that one takes beside its text
 
-bool plain(std::string_view text) {
+bool plain_id(std::string_view text) {
   return !text.empty() && text.size() <= 200 && std::all_of(text.begin(), text.end(), [](char c) {
     return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_';
   });
@@ -33,7 +33,7 @@ class RunPodRun final : public RemoteRun {
     const std::string op = setup_.op.empty() ? "run" : setup_.op;
     if (op != "run" && op != "runsync")
       return fail({"unknown", "RunPod has no op \"" + op + "\": there are run and runsync.", true, false});
-    if (!plain(setup_.target))
+    if (!plain_id(setup_.target))
       return fail({"unknown", "A RunPod job needs a target: the id of an endpoint.", true, false});
     Ask what;
     what.method = "POST";
@@ -62,7 +62,7 @@ class RunPodRun final : public RemoteRun {
 
   void poll() {
     Ask what;
-    what.limit = kPoll;
+    what.limit = kRunPodAnswer;
     what.path = at((setup_.stream && !drained_ ? "stream/" : "status/") + id_);
     ask(std::move(what), [this](const net::ClientResponse& answer) { look(answer); });
   }
@@ -78,7 +78,7 @@ class RunPodRun final : public RemoteRun {
       const json::value* output = piece == nullptr ? nullptr : piece->if_contains("output");
       if (output == nullptr) continue;
       const json::value text = output->is_string() ? *output : json::value(json::serialize(*output));
-      streamed_bytes_ += text.get_string().size() + kPiece;
+      streamed_bytes_ += text.get_string().size() + kPieceCost;
       if (streamed_bytes_ > kStreamed) {
         fail({"unknown", "The job streamed more than the 64 MiB that are kept of one. Let it write a file.", true,
               false});
@@ -102,9 +102,10 @@ class RunPodRun final : public RemoteRun {
     const json::object& job = value->get_object();
     if (id_.empty()) {
       const auto id = ai::text_at(job, "id");
-      if (!id || !plain(*id))
+      if (!id || !plain_id(*id))
         return fail({"unknown", "The service \"" + setup_.name + "\" answered without the id of a job.", false, true});
       id_ = std::string(*id);
+      opened();
     }
     const std::string status(ai::text_at(job, "status").value_or(""));
     ended_there_ = status == "COMPLETED" || status == "FAILED" || status == "CANCELLED" || status == "TIMED_OUT";

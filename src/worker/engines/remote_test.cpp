@@ -7,6 +7,7 @@
 #include "worker/engines/base64.hpp"
 #include "worker/engines/engine_testing.hpp"
 #include "worker/engines/remote_rules.hpp"
+#include "worker/engines/remote_run.hpp"
 #include "worker/secrets.hpp"
 
 namespace grange::worker {
@@ -15,6 +16,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr const char* kKey = "sk-test-0123456789abcdef";
+constexpr RemoteTimes kQuickPolls{.poll_first = Millis{20}, .poll_last = Millis{100}};
 
 class Remotes : public EngineTest {
  protected:
@@ -31,7 +33,7 @@ class Remotes : public EngineTest {
       stored = std::make_unique<Blobs>(loop, Blobs::Options{url, "", scratch.file("cache2")}, 1);
       here = std::make_unique<EngineContext>(EngineContext{
           loop, host, *stored, client, services, clock, scratch.file("tasks"), "", "", [] { return limits::kInline; }});
-      engine = make_remote_engine(*here);
+      engine = make_remote_engine(*here, kQuickPolls);
     });
   }
   ~Remotes() override {
@@ -364,6 +366,48 @@ TEST_F(Remotes, APredictionIsCancelledThereToo) {
   ASSERT_TRUE(ended());
   EXPECT_EQ(result().failure(), pb::FAILURE_CANCELLED);
   EXPECT_EQ(times("POST /v1/predictions/p4/cancel"), 1u);
+}
+
+// A worker that is killed while a prediction runs: the next one cancels it, and only with the key of that very address.
+TEST_F(Remotes, WhatAKilledWorkerLeftIsCancelled) {
+  add("replicate", "replicate");
+  answer("POST /v1/models/o/n/predictions", {says(R"({"id":"p7","status":"starting"})", 201)});
+  answer("GET /v1/predictions/p7", {says(R"({"id":"p7","status":"processing"})")});
+  answer("POST /v1/predictions/p7/cancel", {says(R"({"id":"p7","status":"canceled"})")});
+  const std::string file = scratch.file("remote-open");
+  run(job("replicate", "predict", "o/n", R"({"a":1})"));
+  ASSERT_TRUE(eventually([&] { return !net::testing::contents(file).empty(); }));
+  EXPECT_EQ(net::testing::contents(file).find(kKey), std::string::npos);
+  on_loop([&] { engine.reset(); });  // as a crash
+  EXPECT_EQ(times("POST /v1/predictions/p7/cancel"), 0u);
+  on_loop([&] {
+    services.all.back().url = "http://127.0.0.1:1";  // another service by that name
+    engine = make_remote_engine(*here, kQuickPolls);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(net::testing::contents(file).empty()) << "not its";
+  on_loop([&] {
+    engine.reset();
+    services.all.back().url = url;
+    engine = make_remote_engine(*here, kQuickPolls);
+  });
+  EXPECT_TRUE(eventually([&] { return net::testing::contents(file).empty(); }));
+  EXPECT_EQ(times("POST /v1/predictions/p7/cancel"), 1u);
+  on_loop([&] {
+    for (const Asked& one : asked) {
+      if (one.what == "POST /v1/predictions/p7/cancel") {
+        EXPECT_EQ(one.headers.at("authorization"), std::string("Bearer ") + kKey);
+      }
+    }
+  });
+}
+
+TEST_F(Remotes, WhatEndedIsNotKept) {
+  add("replicate", "replicate");
+  answer("POST /v1/models/o/n/predictions", {says(R"({"id":"p8","status":"succeeded","output":"x"})", 201)});
+  run(job("replicate", "predict", "o/n", R"({"a":1})"));
+  ASSERT_TRUE(ended());
+  EXPECT_TRUE(net::testing::contents(scratch.file("remote-open")).empty());
 }
 
 // ------------------------------------------------------------------------------------------------------------ RunPod

@@ -28,7 +28,7 @@ std::string clipped(std::string_view text, std::size_t most) {
   }
   return std::string(text);
 }
-std::string text_of(const json::object& from, std::string_view key) {
+std::string clipped_text(const json::object& from, std::string_view key) {
   return clipped(text_at(from, key).value_or(""), kText);
 }
 std::uint32_t number32(const json::object& from, std::string_view key) {
@@ -87,11 +87,11 @@ bool ollama_tags(std::string_view body, pb::Service& into) {
     pb::Model& model = *into.add_models();
     model.set_name(std::string(*name));
     model.set_bytes(count_at(entry, "size").value_or(0));
-    model.set_digest(text_of(entry, "digest"));
+    model.set_digest(clipped_text(entry, "digest"));
     if (const json::object* details = object_at(entry, "details")) {
-      model.set_family(text_of(*details, "family"));
-      model.set_parameters(text_of(*details, "parameter_size"));
-      model.set_quantization(text_of(*details, "quantization_level"));
+      model.set_family(clipped_text(*details, "family"));
+      model.set_parameters(clipped_text(*details, "parameter_size"));
+      model.set_quantization(clipped_text(*details, "quantization_level"));
       model.set_context(number32(*details, "context_length"));
     }
     model.set_kind(says_embedding(entry, model.family()) ? "embedding" : "llm");
@@ -140,7 +140,7 @@ std::optional<LlamacppProps> llamacpp_props(std::string_view body) {
   out.router = router;
   out.slots = std::min<std::uint32_t>(number32(*object, "total_slots"), 65'536);
   if (settings != nullptr) out.context = number32(*settings, "n_ctx");
-  out.version = text_of(*object, "build_info");
+  out.version = clipped_text(*object, "build_info");
   out.model_path = clipped(text_at(*object, "model_path").value_or(""), 4096);
   out.sleeping = flag_at(*object, "is_sleeping").value_or(false);
   return out;
@@ -158,7 +158,7 @@ std::optional<OpenAiModels> openai_models(std::string_view body) {
     const json::object& entry = value.get_object();
     const auto id = text_at(entry, "id");
     if (!id) return std::nullopt;
-    const std::string owner = text_of(entry, "owned_by");
+    const std::string owner = clipped_text(entry, "owned_by");
     if (out.owner.empty()) out.owner = owner;
     pb::Model model;
     std::string name(*id);
@@ -201,8 +201,8 @@ std::optional<std::vector<pb::Model>> lmstudio_models(std::string_view body) {
     model.set_name(std::string(*id));
     model.set_kind(text_at(entry, "type") == "embeddings" ? "embedding" : "llm");
     model.set_loaded(state == "loaded");
-    model.set_quantization(text_of(entry, "quantization"));
-    model.set_family(text_of(entry, "arch"));
+    model.set_quantization(clipped_text(entry, "quantization"));
+    model.set_family(clipped_text(entry, "arch"));
     model.set_context(number32(entry, "max_context_length"));
     out.push_back(std::move(model));
   }
@@ -219,7 +219,7 @@ bool comfyui_stats(std::string_view body, pb::Service& into) {
   const json::array* devices = object ? array_at(*object, "devices") : nullptr;
   if (system == nullptr || devices == nullptr) return false;
   if (!text_at(*system, "comfyui_version") && !text_at(*system, "python_version")) return false;
-  into.set_version(text_of(*system, "comfyui_version"));
+  into.set_version(clipped_text(*system, "comfyui_version"));
   if (!devices->empty() && devices->front().is_object())
     into.set_note(clipped(text_at(devices->front().get_object(), "name").value_or(""), kText));
   return true;

@@ -11,13 +11,13 @@ namespace grange::worker {
 
 namespace {
 
-constexpr Millis kSilence{5'000};
-constexpr Bytes kAnswer = 4 * MiB;
+constexpr Millis kLookSilence{5'000};
+constexpr Bytes kLookAnswer = 4 * MiB;
 constexpr Bytes kShowAnswer = 8 * MiB;  // templates and licences are long
 constexpr std::size_t kShows = 64;      // models that one look asks about
 constexpr std::size_t kNote = 300;
 
-std::string cut(std::string text, std::size_t most = kNote) {
+std::string clip(std::string text, std::size_t most = kNote) {
   if (text.size() > most) {
     while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
     text.resize(most);
@@ -44,14 +44,14 @@ class Looking final : public Look {
   using Answer = Result<net::ClientResponse>;
 
   void ask(const std::string& path, std::function<void(const Answer&)> then, std::string body = {},
-           Bytes limit = kAnswer) {
+           Bytes limit = kLookAnswer) {
     net::ClientRequest request;
     request.method = body.empty() ? "GET" : "POST";
     request.url = target_.url + path;
     if (!body.empty()) request.headers["Content-Type"] = "application/json";
     if (!target_.key.empty()) request.headers["Authorization"] = "Bearer " + target_.key;
     request.body = std::move(body);
-    request.idle = kSilence;
+    request.idle = kLookSilence;
     request.limit = limit;
     // The old call is the one whose end we are in; it may go once the new one stands.
     auto old = std::move(call_);
@@ -70,7 +70,7 @@ class Looking final : public Look {
   void not_it(const std::string& note) {
     out_.seen.Clear();
     out_.seen.set_state("down");
-    out_.seen.set_note(cut(redacted(note, target_.key)));  // it may repeat what it was sent
+    out_.seen.set_note(clip(redacted(note, target_.key)));  // it may repeat what it was sent
     finish();
   }
   // True: the answer was no 200, and the look has ended.

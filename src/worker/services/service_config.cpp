@@ -15,8 +15,8 @@ namespace {
 
 constexpr std::size_t kNameBytes = 64;
 constexpr std::size_t kUrlBytes = 2048;
-constexpr std::array<std::string_view, 7> kKinds{"ollama",        "llamacpp",  "openai", "comfyui",
-                                                 "remote-openai", "replicate", "runpod"};
+constexpr std::array<std::string_view, 7> kServiceKinds{"ollama",        "llamacpp",  "openai", "comfyui",
+                                                        "remote-openai", "replicate", "runpod"};
 
 struct Remote {
   std::string_view kind, name, key, url_variable, url;
@@ -32,7 +32,7 @@ bool plain_name(std::string_view name) {
   });
 }
 
-std::string trimmed(std::string_view text) {
+std::string without_blanks(std::string_view text) {
   const auto space = [](char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; };
   while (!text.empty() && space(text.front())) text.remove_prefix(1);
   while (!text.empty() && space(text.back())) text.remove_suffix(1);
@@ -50,7 +50,7 @@ std::string base_url(std::string_view url) {
   return std::string(url);
 }
 
-Error bad(std::string_view text, const std::string& why) {
+Error bad_service(std::string_view text, const std::string& why) {
   return Error{ErrorClass::invalid_argument, "Service \"" + std::string(text.substr(0, 200)) + "\": " + why};
 }
 
@@ -63,21 +63,21 @@ bool is_remote(std::string_view kind) {
 Result<ServiceConfig> parse_service(std::string_view text) {
   const std::size_t equals = text.find('=');
   if (equals == std::string_view::npos)
-    return bad(text, "write KIND=URL, such as ollama=http://127.0.0.1:11434, or NAME:KIND=URL.");
+    return bad_service(text, "write KIND=URL, such as ollama=http://127.0.0.1:11434, or NAME:KIND=URL.");
   ServiceConfig out;
   std::string_view left = text.substr(0, equals);
   if (const std::size_t colon = left.find(':'); colon != std::string_view::npos) {
-    out.name = trimmed(left.substr(0, colon));
+    out.name = without_blanks(left.substr(0, colon));
     left.remove_prefix(colon + 1);
-    if (!plain_name(out.name)) return bad(text, "its name may have letters, digits and .-_ only.");
+    if (!plain_name(out.name)) return bad_service(text, "its name may have letters, digits and .-_ only.");
   }
-  out.kind = trimmed(left);
-  if (std::find(kKinds.begin(), kKinds.end(), out.kind) == kKinds.end()) {
+  out.kind = without_blanks(left);
+  if (std::find(kServiceKinds.begin(), kServiceKinds.end(), out.kind) == kServiceKinds.end()) {
     std::string all;
-    for (const std::string_view kind : kKinds) all += (all.empty() ? "" : ", ") + std::string(kind);
-    return bad(text, "there is no kind \"" + out.kind.substr(0, kNameBytes) + "\"; there are " + all + ".");
+    for (const std::string_view kind : kServiceKinds) all += (all.empty() ? "" : ", ") + std::string(kind);
+    return bad_service(text, "there is no kind \"" + out.kind.substr(0, kNameBytes) + "\"; there are " + all + ".");
   }
-  out.url = trimmed(text.substr(equals + 1));
+  out.url = without_blanks(text.substr(equals + 1));
   // What stands before an @ is a password, and would be seen by all who list processes. It is not repeated here.
   const std::size_t authority = out.url.find("://");
   if (authority != std::string::npos) {
@@ -88,10 +88,10 @@ Result<ServiceConfig> parse_service(std::string_view text) {
                                                      "key into GRANGE_SERVICE_KEY_<NAME> instead."};
     }
   }
-  if (out.url.size() > kUrlBytes) return bad(text, "its URL is too long.");
+  if (out.url.size() > kUrlBytes) return bad_service(text, "its URL is too long.");
   if (auto url = net::parse_url(out.url); !url || (url->scheme != "http" && url->scheme != "https"))
-    return bad(text, "it needs a URL such as http://127.0.0.1:11434.");
-  if (out.url.find_first_of("?#") != std::string::npos) return bad(text, "its URL must have no query.");
+    return bad_service(text, "it needs a URL such as http://127.0.0.1:11434.");
+  if (out.url.find_first_of("?#") != std::string::npos) return bad_service(text, "its URL must have no query.");
   out.url = base_url(out.url);
   return out;
 }
@@ -105,10 +105,10 @@ Environment process_environment() {
 }
 
 std::string secret(const Environment& environment, const std::string& name) {
-  if (const auto value = environment(name)) return trimmed(*value);
+  if (const auto value = environment(name)) return without_blanks(*value);
   if (const auto file = environment(name + "_FILE")) {
     const std::string text = read_text(*file, 64 * KiB);
-    return trimmed(std::string_view(text).substr(0, text.find('\n')));
+    return without_blanks(std::string_view(text).substr(0, text.find('\n')));
   }
   return {};
 }
@@ -144,7 +144,7 @@ std::vector<std::string> split_list(std::string_view text) {
   std::vector<std::string> out;
   while (!text.empty()) {
     const std::size_t comma = text.find(',');
-    std::string one = trimmed(text.substr(0, comma));
+    std::string one = without_blanks(text.substr(0, comma));
     if (!one.empty()) out.push_back(std::move(one));
     text.remove_prefix(comma == std::string_view::npos ? text.size() : comma + 1);
   }

@@ -43,7 +43,7 @@ struct Watch {
   std::unique_ptr<net::Timer> timer;
 };
 
-bool is_loopback(std::string_view host) {
+bool on_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
 }
 
@@ -147,7 +147,7 @@ class Watcher final : public Services {
   bool told_of(std::uint16_t port) const {
     return std::any_of(watches_.begin(), watches_.end(), [&](const auto& watch) {
       const auto url = net::parse_url(watch->config.url);
-      return watch->named && url && url->port == port && is_loopback(url->host);
+      return watch->named && url && url->port == port && on_loopback(url->host);
     });
   }
 
@@ -208,7 +208,7 @@ class Watcher final : public Services {
   // Of a llama.cpp on this machine; what is learned shows from the next look on.
   void read_file(Watch& watch, const Looked& looked) {
     const auto url = net::parse_url(watch.config.url);
-    if (looked.file.empty() || looked.file == watch.file || !url || !is_loopback(url->host)) return;
+    if (looked.file.empty() || looked.file == watch.file || !url || !on_loopback(url->host)) return;
     watch.file = looked.file;
     on_disk([file = looked.file] { return facts_of_file(file); },
             [this, &watch, file = looked.file](std::optional<ai::ModelFacts> facts) {

@@ -1,0 +1,10 @@
+// Models on machines over REST: what is where, and jobs of the engine "models" that change it.
+#pragma once
+
+#include "server/api/routes.hpp"
+
+namespace grange::server {
+
+std::vector<Route> machine_routes();
+
+}  // namespace grange::server
