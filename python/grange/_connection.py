@@ -108,17 +108,23 @@ class Connection:
         if callback:
             callback(None, error)
 
-    def call(self, body, timeout=30.0):
-        """Send a Request and wait for its Response. Raises GrangeError; not from the background thread."""
+    def call(self, body, timeout=30.0, first=None):
+        """Send a Request and wait for its Response. Raises GrangeError; not from the background thread. `first` gets
+        the Response in the background thread, before any later frame is read: outcomes may come right behind it."""
         done = threading.Event()
         box = []
 
         def answered(response, error):
-            box.extend((response, error))
-            done.set()
+            try:
+                if first is not None and error is None and not done.is_set():
+                    first(response)
+            finally:
+                box.extend((response, error))
+                done.set()
 
         self.request(body, answered)
         if not done.wait(timeout):
+            done.set()  # an answer that still comes is nobody's
             raise errors.ConnectionError(f"the server at {self.http.url} did not answer within {timeout:g} s")
         if box[1]:
             raise box[1]

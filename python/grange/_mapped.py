@@ -218,9 +218,12 @@ class OpenMap:
         self._farm._store(self._code)
         followed = connection.may_follow()
         request = submit_request(self._code, self._options, arguments, followed, self._places, is_open=True)
-        response = connection.call(request)
-        self._job_id = response.job.job_id
-        connection.watch(response, followed, self)
+
+        def placed(response):
+            self._job_id = response.job.job_id
+            connection.watch(response, followed, self)
+
+        connection.call(request, first=placed)
 
     # What the connection calls, in its thread.
 

@@ -401,7 +401,9 @@ def test_interrupting_a_map_cancels_it(server, farm):
         text=True,
     )
     assert program.stdout.readline() == "on\n"
-    until(lambda: any(job.info()["name"] == "interrupted" for job in farm.jobs(limit=5)))
+    # Once it runs, the program waits for results; before, an interrupt could meet it anywhere.
+    until(lambda: ("interrupted", "running") in [(i["name"], i["status"]) for i in (j.info() for j in farm.jobs(limit=5))])
+    time.sleep(0.2)
     program.send_signal(signal.SIGINT)
     _, errors = program.communicate(timeout=20)
     assert "KeyboardInterrupt" in errors

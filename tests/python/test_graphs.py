@@ -295,6 +295,20 @@ def test_chains_over_breaks(fake, of_fake):
         thread.join()
 
 
+def test_an_outcome_may_come_before_the_submit_returns(of_fake, monkeypatch):
+    call = type(of_fake._connection).call
+
+    def slow(*arguments, **options):
+        response = call(*arguments, **options)
+        time.sleep(0.5)  # the program's thread gets its turn late
+        return response
+
+    monkeypatch.setattr(type(of_fake._connection), "call", slow)
+    with of_fake.open_map(operator.neg) as growing:
+        growing.add(1)
+    assert growing.result(30) == [-1]
+
+
 def test_close_waits_for_chains_to_be_sent(fake):
     with grange.connect(fake.url) as farm:
         future = farm.submit(time.sleep, 0.2)
