@@ -402,7 +402,11 @@ def test_interrupting_a_map_cancels_it(server, farm):
     )
     assert program.stdout.readline() == "on\n"
     # Once it runs, the program waits for results; before, an interrupt could meet it anywhere.
-    until(lambda: any(j.info()["name"] == "interrupted" and j.info()["status"] == "running" for j in farm.jobs(limit=5)))
+
+    def running(job):
+        return (job.info()["name"], job.info()["status"]) == ("interrupted", "running")
+
+    until(lambda: any(running(job) for job in farm.jobs(limit=5)))
     time.sleep(0.2)
     program.send_signal(signal.SIGINT)
     _, errors = program.communicate(timeout=20)
