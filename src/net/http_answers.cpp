@@ -40,7 +40,7 @@ asio::awaitable<bool> HttpSession::send_whole(HttpResponse response) {
   } else if (now_ && worth_gzip(response)) {
     const auto accept = now_->request.headers.find("accept-encoding");
     response.headers["Vary"] = "Accept-Encoding";
-    if (accept != now_->request.headers.end() && accepts_gzip(accept->second)) {
+    if (accept != now_->request.headers.end() && accepts_coding(accept->second, "gzip")) {
       if (std::string small = gzip(response.body); !small.empty() && small.size() < response.body.size()) {
         response.body = std::move(small);
         response.headers["Content-Encoding"] = "gzip";

@@ -348,11 +348,11 @@ const std::string* find_header(const std::map<std::string, std::string>& headers
   return nullptr;
 }
 
-bool accepts_gzip(std::string_view accept) {
-  return any_part(accept, [](std::string_view part) {
+bool accepts_coding(std::string_view accept, std::string_view wanted) {
+  return any_part(accept, [wanted](std::string_view part) {
     const auto semicolon = part.find(';');
     const auto coding = trim(part.substr(0, semicolon));
-    if (!same_ignoring_case(coding, "gzip") && coding != "*") return false;
+    if (!same_ignoring_case(coding, wanted) && coding != "*") return false;
     if (semicolon == std::string_view::npos) return true;
     auto q = trim(part.substr(semicolon + 1));
     if (!q.starts_with("q=")) return true;

@@ -52,7 +52,7 @@ std::string request_text(std::string_view method, std::string_view target,
                          const std::map<std::string, std::string>& headers);
 const std::string* find_header(const std::map<std::string, std::string>& headers, std::string_view name);
 
-bool accepts_gzip(std::string_view accept_encoding);
+bool accepts_coding(std::string_view accept_encoding, std::string_view coding);  // "gzip", "br"
 bool worth_gzip(const HttpResponse& response);
 std::string gzip(std::string_view body);
 bool etag_matches(std::string_view if_none_match, std::string_view etag);

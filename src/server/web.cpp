@@ -29,21 +29,25 @@ const WebFile* find_web_file(std::span<const WebFile> files, std::string_view pa
   return nullptr;
 }
 
-std::optional<WebAnswer> answer_web_file(const WebFile& file, bool takes_gzip) {
+std::optional<WebAnswer> answer_web_file(const WebFile& file, WebTakes takes) {
   WebAnswer out;
   out.headers["Content-Type"] = std::string(file.type);
   out.headers["Cache-Control"] = file.hashed ? "public, max-age=31536000, immutable" : "no-cache";
-  if (!file.packed || takes_gzip) {
+  const bool brotli = takes.brotli && !file.brotli.empty();
+  const bool gzip = !brotli && file.packed && takes.gzip;
+  if (brotli) {
+    out.body = std::string(file.brotli);
+  } else if (!file.packed || gzip) {
     out.body = std::string(file.bytes);
   } else {
     auto plain = unpacked(file);
     if (!plain) return std::nullopt;
     out.body = std::move(*plain);
   }
-  const bool gzip = file.packed && takes_gzip;
-  // Either form has a tag of its own, or a cache could mix them up.
-  out.headers["ETag"] = '"' + std::string(file.tag) + (gzip ? "-gz\"" : "\"");
-  if (file.packed) out.headers["Vary"] = "Accept-Encoding";
+  // Each form has a tag of its own, or a cache could mix them up.
+  out.headers["ETag"] = '"' + std::string(file.tag) + (brotli ? "-br\"" : gzip ? "-gz\"" : "\"");
+  if (file.packed || !file.brotli.empty()) out.headers["Vary"] = "Accept-Encoding";
+  if (brotli) out.headers["Content-Encoding"] = "br";
   if (gzip) out.headers["Content-Encoding"] = "gzip";
   return out;
 }

@@ -16,7 +16,8 @@ struct WebFile {
   std::string_view bytes;  // gzip'd when `packed`
   std::size_t size = 0;    // unpacked
   bool packed = false;
-  bool hashed = false;  // its name changes with its content
+  bool hashed = false;           // its name changes with its content
+  std::string_view brotli = {};  // the same in brotli, as the dashboard's build made it; empty: it did not
 };
 std::span<const WebFile> web_files();
 
@@ -26,8 +27,11 @@ struct WebAnswer {
   std::string body;
   std::map<std::string, std::string> headers;
 };
+struct WebTakes {
+  bool gzip = false, brotli = false;
+};
 // nullopt: it is damaged, which a broken build alone can bring about.
-std::optional<WebAnswer> answer_web_file(const WebFile& file, bool takes_gzip);
+std::optional<WebAnswer> answer_web_file(const WebFile& file, WebTakes takes);
 
 std::string_view no_web_html();  // in place of a dashboard that was not built
 

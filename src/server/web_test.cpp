@@ -20,12 +20,12 @@ TEST(Web, APackedFileIsSentEitherWay) {
                      .size = text.size(),
                      .packed = true,
                      .hashed = true};
-  auto plain = answer_web_file(file, false);
+  auto plain = answer_web_file(file, {});
   ASSERT_TRUE(plain);
   EXPECT_EQ(plain->body, text);
   EXPECT_EQ(plain->headers.at("ETag"), "\"abc\"");
   EXPECT_FALSE(plain->headers.contains("Content-Encoding"));
-  auto small = answer_web_file(file, true);
+  auto small = answer_web_file(file, {.gzip = true});
   ASSERT_TRUE(small);
   EXPECT_EQ(small->body, packed);
   EXPECT_EQ(small->headers.at("ETag"), "\"abc-gz\"");
@@ -34,10 +34,26 @@ TEST(Web, APackedFileIsSentEitherWay) {
   EXPECT_EQ(small->headers.at("Cache-Control"), "public, max-age=31536000, immutable");
 }
 
+TEST(Web, BrotliGoesBeforeGzipWhereThereIsSome) {
+  const WebFile file{.path = "/a.js",
+                     .type = "text/javascript",
+                     .tag = "abc",
+                     .bytes = "gz",
+                     .size = 9,
+                     .packed = true,
+                     .brotli = "br"};
+  const auto smallest = answer_web_file(file, {.gzip = true, .brotli = true});
+  EXPECT_EQ(smallest->body, "br");
+  EXPECT_EQ(smallest->headers.at("Content-Encoding"), "br");
+  EXPECT_EQ(smallest->headers.at("ETag"), "\"abc-br\"");
+  EXPECT_EQ(smallest->headers.at("Vary"), "Accept-Encoding");
+  EXPECT_EQ(answer_web_file(file, {.gzip = true})->body, "gz");
+}
+
 TEST(Web, ADamagedFileIsNotSent) {
   const WebFile file{.path = "/x", .type = "text/plain", .tag = "t", .bytes = "no gzip", .size = 7, .packed = true};
-  EXPECT_FALSE(answer_web_file(file, false));
-  EXPECT_TRUE(answer_web_file(file, true)) << "not looked into on its way";
+  EXPECT_FALSE(answer_web_file(file, {}));
+  EXPECT_TRUE(answer_web_file(file, {.gzip = true})) << "not looked into on its way";
 }
 
 TEST(Web, ThePageIsAskedAnewAndFoundByItsFolder) {
@@ -46,7 +62,7 @@ TEST(Web, ThePageIsAskedAnewAndFoundByItsFolder) {
   EXPECT_EQ(find_web_file(files, "/"), &files[1]);
   EXPECT_EQ(find_web_file(files, "/none"), nullptr);
   EXPECT_EQ(find_web_file({}, "/"), nullptr);
-  const auto page = answer_web_file(files[1], true);
+  const auto page = answer_web_file(files[1], {.gzip = true, .brotli = true});
   EXPECT_EQ(page->headers.at("Cache-Control"), "no-cache");
   EXPECT_FALSE(page->headers.contains("Content-Encoding")) << "it is not packed";
 }

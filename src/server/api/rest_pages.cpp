@@ -8,9 +8,10 @@ namespace {
 
 constexpr std::string_view kHtml = "text/html; charset=utf-8";
 
-bool takes_gzip(const net::HttpRequest& request) {
+WebTakes takes(const net::HttpRequest& request) {
   const auto accept = request.headers.find("accept-encoding");
-  return accept != request.headers.end() && net::accepts_gzip(accept->second);
+  if (accept == request.headers.end()) return {};
+  return {.gzip = net::accepts_coding(accept->second, "gzip"), .brotli = net::accepts_coding(accept->second, "br")};
 }
 
 }  // namespace
@@ -19,7 +20,7 @@ bool takes_gzip(const net::HttpRequest& request) {
 bool Rest::web_file(const RestCallPtr& call, std::string_view path) {
   const WebFile* file = find_web_file(web_files(), path);
   if (file == nullptr) return false;
-  auto answer = answer_web_file(*file, takes_gzip(call->request()));
+  auto answer = answer_web_file(*file, takes(call->request()));
   if (!answer) {
     call->fail({ErrorClass::internal, "This program's copy of the dashboard is damaged: build it again."});
     return true;
