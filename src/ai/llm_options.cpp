@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ai/json.hpp"
+#include "base/edit_distance.hpp"
 
 namespace grange::ai {
 namespace {
@@ -155,26 +156,11 @@ constexpr std::string_view kOptions[] = {
 };
 static_assert(std::is_sorted(std::begin(kOptions), std::end(kOptions)));
 
-std::size_t changes_between(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t corner = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = corner + (a[i - 1] == b[j - 1] ? 0 : 1);
-      corner = row[j];
-      row[j] = std::min({change, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 std::string_view meant_option(std::string_view key) {
   std::string_view best;
   std::size_t least = std::max<std::size_t>(2, key.size() / 2);
   for (const std::string_view one : kOptions) {
-    const std::size_t far = key.size() > 64 ? least : changes_between(key, one);
+    const std::size_t far = key.size() > 64 ? least : edit_distance(key, one);
     if (far >= least) continue;
     best = one;
     least = far;

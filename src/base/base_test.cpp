@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "base/edit_distance.hpp"
 #include "base/ids.hpp"
 #include "base/prng.hpp"
 #include "base/range_set.hpp"
@@ -74,6 +75,12 @@ TEST(Result, CarriesAValueOrAnErrorWithAClass) {
   EXPECT_FALSE(bad.ok());
   EXPECT_EQ(code(bad.error().cls), "not_found");
   EXPECT_EQ(http_status(bad.error().cls), 404);
+}
+
+TEST(EditDistance, CountsChangesAndSwaps) {
+  EXPECT_EQ(edit_distance("", "abc"), 3u);
+  EXPECT_EQ(edit_distance("ab", "ba"), 1u);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 
 namespace grange::cli {
 
-std::size_t edit_distance(std::string_view a, std::string_view b);  // with swaps of neighbours
 // Empty when nothing is near enough to be what was meant.
 std::string nearest(std::string_view word, const std::vector<std::string>& known);
 

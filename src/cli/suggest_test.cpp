@@ -22,11 +22,5 @@ TEST(Nearest, SaysNothingRatherThanNonsense) {
   EXPECT_EQ(nearest("", {}), "");
 }
 
-TEST(EditDistance, CountsSwapsAsOne) {
-  EXPECT_EQ(edit_distance("", "abc"), 3u);
-  EXPECT_EQ(edit_distance("ab", "ba"), 1u);
-  EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
-}
-
 }  // namespace
 }  // namespace grange::cli

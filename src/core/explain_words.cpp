@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "base/edit_distance.hpp"
+
 namespace grange::core::words {
 
 std::string number(double n) {
@@ -48,26 +50,6 @@ std::string span(Micros time) {
   return std::to_string(min / 60) + " h" + (min % 60 == 0 ? "" : " " + std::to_string(min % 60) + " min");
 }
 
-namespace {
-
-// Changes, with two neighbours that changed places as one.
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
-  for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
-  for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t other = a[i - 1] == b[j - 1] ? 0 : 1;
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + other});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-    }
-  }
-  return d[a.size()][b.size()];
-}
-
-}  // namespace
-
 std::string nearest(std::string_view word, const std::vector<std::string>& known) {
   constexpr std::size_t kLongest = 128;
   std::string best;
@@ -77,7 +59,7 @@ std::string nearest(std::string_view word, const std::vector<std::string>& known
     if (one.size() > kLongest || one == word) continue;
     // The same with a tag behind is as near as a slip of the pen: "llama3" for "llama3:8b".
     const bool begins = word.size() >= 3 && one.starts_with(word);
-    const std::size_t far = begins ? 1 : distance(word, one);
+    const std::size_t far = begins ? 1 : edit_distance(word, one);
     if (far >= least) continue;
     best = one;
     least = far;

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/edit_distance.hpp"
 #include "base/limits.hpp"
 #include "server/api/job_file.hpp"
 
@@ -36,21 +37,6 @@ Result<std::uint64_t> scaled(std::string_view text, const std::vector<std::pair<
     }
   }
   return Error{ErrorClass::invalid_argument, fmt::format("\"{}\" is not understood; write it like {}.", text, example)};
-}
-
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0u : 1u)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
 }
 
 }  // namespace
@@ -85,7 +71,7 @@ std::string_view nearest(std::string_view word, const std::vector<std::string_vi
   std::string_view best;
   std::size_t least = std::max<std::size_t>(2, word.size() / 2);
   for (const std::string_view one : known) {
-    const std::size_t d = distance(word, one);
+    const std::size_t d = edit_distance(word, one);
     if (d < least) {
       least = d;
       best = one;
