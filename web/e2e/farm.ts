@@ -1,7 +1,7 @@
 // A farm of the real binary, for one test file: a server and workers as processes of their own, in a scratch folder.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -77,6 +77,7 @@ export interface Setup {
   workers?: number;
   slots?: number;
   server?: string[]; // more arguments
+  token?: string; // that the farm wants
 }
 
 export class Farm {
@@ -86,12 +87,20 @@ export class Farm {
   workers: Process[] = [];
   private closing: (() => Promise<void>)[] = [];
   private pages_at = '';
+  private token: string[] = []; // as arguments
+  private headers: Record<string, string> = {};
 
   static async start(setup: Setup = {}): Promise<Farm> {
     if (!existsSync(binary)) throw new Error(`There is no ${binary}: build it, or name one in GRANGE_BINARY.`);
     const farm = new Farm();
     farm.folder = await mkdtemp(join(tmpdir(), 'grange-e2e-'));
     farm.port = await free_port();
+    if (setup.token) {
+      const file = join(farm.folder, 'token');
+      await writeFile(file, setup.token, { mode: 0o600 });
+      farm.token = ['--token-file', file];
+      farm.headers = { authorization: `Bearer ${setup.token}` };
+    }
     try {
       await farm.start_server(setup.server);
       const { url, close } = await front(farm.api_url);
@@ -114,12 +123,12 @@ export class Farm {
   }
   async start_server(more: string[] = []): Promise<void> {
     const args = ['server', '--port', String(this.port), '--ws-port', '0', '--data', join(this.folder, 'server'), '--log-level', 'warn'];
-    this.server = new Process([...args, ...more], this.folder);
+    this.server = new Process([...args, ...this.token, ...more], this.folder);
     await until('the server is ready', async () => (await fetch(`${this.api_url}/ready`)).ok);
   }
   add_worker(name: string, slots = 2, more: string[] = []): Process {
     const args = ['worker', '--server', this.api_url, '--name', name, '--slots', String(slots), '--health-port', '0', '--no-probe', '--python', 'none'];
-    const process_ = new Process([...args, '--data', join(this.folder, name), '--log-level', 'warn', ...more], this.folder);
+    const process_ = new Process([...args, '--data', join(this.folder, name), '--log-level', 'warn', ...this.token, ...more], this.folder);
     this.workers.push(process_);
     return process_;
   }
@@ -127,7 +136,7 @@ export class Farm {
     return until(`${n} workers are connected`, async () => (await this.get<{ connected_workers: number }>('/api/stats')).connected_workers >= n);
   }
   async get<T>(path: string): Promise<T> {
-    const answer = await fetch(this.api_url + path);
+    const answer = await fetch(this.api_url + path, { headers: this.headers });
     if (!answer.ok) throw new Error(`${path} answered ${answer.status}: ${await answer.text()}`);
     return (await answer.json()) as T;
   }
@@ -138,7 +147,7 @@ export class Farm {
     return answer.status !== 404;
   }
   async post<T>(path: string, body: unknown = {}): Promise<T> {
-    const answer = await fetch(this.api_url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+    const answer = await fetch(this.api_url + path, { method: 'POST', headers: { ...this.headers, 'content-type': 'application/json' }, body: JSON.stringify(body) });
     if (!answer.ok) throw new Error(`${path} answered ${answer.status}: ${await answer.text()}`);
     return (await answer.json()) as T;
   }

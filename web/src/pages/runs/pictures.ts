@@ -30,16 +30,3 @@ export function picture_url(sha256: string, filename: string): Promise<string> {
   }
   return made;
 }
-
-export function save(url: string, name: string): void {
-  const link = document.createElement('a');
-  link.href = url;
-  link.download = name;
-  link.click();
-}
-export async function save_from(path: string, name: string, query: Record<string, string> = {}): Promise<void> {
-  const answer = await raw('GET', path, { query });
-  const url = URL.createObjectURL(await answer.blob());
-  save(url, name);
-  setTimeout(() => URL.revokeObjectURL(url), 30_000);
-}
