@@ -29,7 +29,7 @@ import os
 import socket
 import struct
 import sys
-from _signal import SIGINT, default_int_handler, signal
+from _signal import SIGINT, SIGURG, default_int_handler, signal
 from _thread import allocate_lock, get_ident
 
 from grange import _task
@@ -351,6 +351,7 @@ def main():
     sock.set_inheritable(False)
     runner = _Runner(sock)
     signal(SIGINT, runner.on_interrupt)
+    signal(SIGURG, lambda *_: None)  # ends a call that blocks, so that a SIGINT which came just before it is seen
     version = ".".join(map(str, sys.version_info[:3]))
     ready = f'{{"python": "{version}", "pid": {os.getpid()}}}'.encode()
     runner.send((struct.pack("<IB", 1 + len(ready), 0), ready))

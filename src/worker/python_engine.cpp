@@ -115,6 +115,10 @@ class Python final : public PythonEngine {
     for (Slot& slot : slots_) {
       if (!slot.executor || slot.state == State::leaving) continue;
       if (slot.state == State::idle && std::exchange(slot.unseen, false)) end_detached(slot, nullptr);
+      // A SIGINT that fell between Python's last look at its signals and a call that blocks is not seen until another
+      // signal ends the call. This one means nothing else.
+      if (slot.state == State::busy && slot.job && slot.job->stopped && !slot.killed && !slot.job->frozen)
+        slot.executor->process().signal_leader(SIGURG);
       if (slot.state != State::busy || !slot.job || slot.job->run.memory == 0 || !slot.job->over_memory.empty())
         continue;
       const Bytes asked = slot.job->run.memory;

@@ -187,6 +187,24 @@ TEST(Pause, APythonTaskLeavesItsCheckpoint) {
   EXPECT_TRUE(s.results.empty());
 }
 
+// A SIGINT that comes just before a call that blocks is not seen by Python until something ends that call.
+TEST(Pause, APythonTaskThatDoesNotHearIsWokenAgain) {
+  WorkerOptions options;
+  if (!with_python(options)) GTEST_SKIP() << "set GRANGE_TEST_PYTHON to an interpreter that has cloudpickle and grange";
+  ScriptedServer s(options);
+  ASSERT_TRUE(s.online());
+  pb::WorkerOrders orders;
+  python_job(orders, 1, s.blob("cbuiltins\nexec\n."));
+  assign(orders, 1, 0,
+         "[\"import signal, time\\nwoken = []\\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\\n"
+         "signal.signal(signal.SIGURG, lambda *_, seen=woken: seen.append(1))\\nprint('ready', flush=True)\\n"
+         "while not woken: time.sleep(0.01)\\nprint('woken', flush=True)\"]");
+  s.send(orders);
+  ASSERT_TRUE(s.until([&] { return s.logs.find("ready") != std::string::npos; }));
+  order_pause(s, 1, 0, pb::PAUSE_REQUEUE);
+  EXPECT_TRUE(s.until([&] { return s.logs.find("woken") != std::string::npos; }));
+}
+
 TEST(Memory, MoreThanAskedForEndsTheTask) {
   EXPECT_FALSE(is_over(100, 0));
   EXPECT_FALSE(is_over(105, 100));

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
@@ -408,6 +409,31 @@ def test_an_interrupt_ends_the_running_function(runner):
         runner.process.send_signal(signal.SIGINT)
         status, _, message, _, _ = runner.result()
         assert (status, message) == (1, "KeyboardInterrupt")
+
+
+def test_an_interrupt_just_before_a_call_that_blocks_is_seen_later(runner):
+    def interrupted_first():
+        import ctypes
+        import itertools
+        import operator
+
+        libc = ctypes.CDLL(None)
+        # Python looks at its signals between its own instructions, and here it runs none.
+        calls = [
+            (libc.kill, os.getpid(), int(signal.SIGINT)),
+            (libc.write, 1, b"sleeping\n", 9),
+            (time.sleep, 30),
+        ]
+        list(itertools.starmap(operator.call, calls))
+
+    runner.send(runner.code(interrupted_first), pickle.dumps(((), {})))
+    assert runner.process.stdout.readline() == b"sleeping\n"
+    seen, _, _ = select.select([runner.sock], [], [], 0.3)
+    assert not seen, "it was seen at once: then this test shows nothing"
+    runner.process.send_signal(signal.SIGURG)
+    status, _, message, _, _ = runner.result()
+    assert (status, message) == (1, "KeyboardInterrupt")
+    assert pickle.loads(runner.call(abs, -7)[1]) == 7
 
 
 def test_an_interrupt_does_not_tear_a_message(runner):
