@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/ai")]
@@ -43,6 +44,7 @@ def direct(url, model, number):
         "stream": True,
         "stream_options": {"include_usage": True},
         "seed": number,
+        "cache_prompt": False,  # as a race asks
     }
     with contextlib.closing(http.client.HTTPConnection(where.hostname, where.port, timeout=60)) as connection:
         connection.connect()
@@ -83,7 +85,9 @@ def measure(given, service, folder):
             done = subprocess.run(
                 race, env={**env, "GRANGE_URL": url}, capture_output=True, text=True, check=True, timeout=300
             )
-            samples = json.loads(done.stdout.strip().splitlines()[-1])["samples"]
+            run = json.loads(done.stdout.strip().splitlines()[-1])["run_id"]
+            with urllib.request.urlopen(f"{url}/api/runs/{run}", timeout=30) as answer:
+                samples = json.load(answer)["summary"]["samples"]
             here = [direct(service.url, service.model, n) for n in range(given.repeats)]
             counts |= {s["metrics"]["gen_tokens"] for s in samples} | {made for _, made in here}
             raced += [s["metrics"]["ttft_ms"] for s in samples]
