@@ -358,8 +358,10 @@ def main():
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.disable()
+    before = stolen()
     with tempfile.TemporaryDirectory(prefix="grange-bench-") as folder:
         measured = measure(given, folder)
+    after = stolen()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -385,6 +387,7 @@ def main():
             "cores": len(os.sched_getaffinity(0)),
             "system": platform.platform(),
             "load": os.getloadavg(),
+            "stolen_percent": round(100 * (after[0] - before[0]) / max(1, after[1] - before[1]), 2),
         },
         "commit": commit.stdout.strip(),
     }
@@ -402,6 +405,12 @@ def main():
         print(f"added {name}: {values}")
     print(f"memory first {memory[0]}, last {memory[-1]}")
     print(f"{report['machine']}, {report['commit']}, {report['settings']}")
+
+
+def stolen():
+    """Jiffies that the machine's host took for others, and all: what it takes is in every latency."""
+    fields = [int(n) for n in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return fields[7], sum(fields)
 
 
 def cpu_name():

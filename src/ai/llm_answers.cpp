@@ -63,19 +63,19 @@ void LlmStream::Impl::ollama(const json::object& from) {
     for (const json::value& entry : *calls) {
       const json::object* call = entry.if_object();
       const json::object* function = call == nullptr ? nullptr : object_at(*call, "function");
-      if (ended_ || function == nullptr || result_.tool_calls.size() >= kLlmToolCalls) continue;
+      if (ended_ || function == nullptr || given_ >= kLlmToolCalls) continue;
       const json::value* arguments = member(*function, "arguments");
       Call one;
       one.id = text_at(*call, "id").value_or("");
       one.name = text_at(*function, "name").value_or("");
       one.arguments = arguments == nullptr ? "{}" : arguments_text(*arguments);
-      if (one.arguments.size() > kLlmBodyBytes - bytes_) {
+      if (one.size() > kLlmBodyBytes - bytes_) {
         fail_plainly("The service's answer is larger than 64 MiB.");
         return;
       }
-      bytes_ += one.arguments.size();
+      bytes_ += one.size();
       token();
-      calls_.emplace(result_.tool_calls.size(), std::move(one));
+      calls_.emplace(given_, std::move(one));
       give_calls();
     }
   }
@@ -152,21 +152,20 @@ void LlmStream::Impl::openai_calls(const json::array& calls) {
       return;
     }
     Call& call = calls_[index];
+    bytes_ -= call.size();
     if (const auto id = text_at(*piece, "id"); id && !id->empty()) call.id = *id;
-    std::string more;
     if (const json::object* function = object_at(*piece, "function")) {
       if (const auto said = text_at(*function, "name"); said && !said->empty()) call.name = *said;
       if (const json::value* arguments = member(*function, "arguments");
           arguments != nullptr && !arguments->is_null()) {
-        more = arguments_text(*arguments);
+        call.arguments += arguments_text(*arguments);
       }
     }
-    if (more.size() + call.name.size() + call.id.size() > kLlmBodyBytes - bytes_) {
+    bytes_ += call.size();
+    if (bytes_ > kLlmBodyBytes) {
       fail_plainly("The service's answer is larger than 64 MiB.");
       return;
     }
-    bytes_ += more.size();
-    call.arguments += more;
     token();
   }
 }

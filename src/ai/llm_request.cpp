@@ -88,6 +88,10 @@ bool openai_only(std::string_view key) {
                          "logit_bias", "encoding_format", "tool_choice", "max_completion_tokens", "best_of", "echo",
                          "modalities", "prompt_cache_key", "safety_identifier"});
 }
+// Of the request itself, which decided where it goes and how its answer is read: no option takes their place.
+bool openai_own(std::string_view key) {
+  return is_one_of(key, {"model", "stream", "stream_options", "messages", "prompt", "input"});
+}
 bool llamacpp_only(std::string_view key) {
   return is_one_of(key, {"cache_prompt", "timings_per_token", "return_progress", "id_slot", "n_probs", "samplers",
                          "post_sampling_probs", "grammar", "json_schema", "t_max_predict_ms", "lora", "n_indent"});
@@ -252,6 +256,13 @@ LlmHttp for_openai(const LlmCall& call, Dialect dialect) {
   LlmHttp out;
   json::object body{{"model", call.model}};
   out.stream = call.stream && call.op != LlmOp::embed;
+  const auto put = [&](std::string_view key, const json::value& value, bool known) {
+    if (known && !openai_own(key)) {
+      body[key] = value;
+    } else {
+      out.dropped.emplace_back(key);
+    }
+  };
   for (const auto& [key, value] : call.options) {
     const std::string_view name = key;
     if (value.is_null()) continue;
@@ -261,17 +272,11 @@ LlmHttp for_openai(const LlmCall& call, Dialect dialect) {
     } else if (ollama_only(name) || (llamacpp_only(name) && dialect != Dialect::llamacpp)) {
       out.dropped.emplace_back(name);
     } else if (name == "options" && value.is_object()) {
-      for (const auto& [inner, one] : value.get_object()) {
-        if (ollama_only(inner)) {
-          out.dropped.emplace_back(inner);
-        } else {
-          body[inner] = one;
-        }
-      }
+      for (const auto& [inner, one] : value.get_object()) put(inner, one, !ollama_only(inner));
     } else if (name == "extra" && value.is_object()) {
-      for (const auto& [inner, one] : value.get_object()) body[inner] = one;  // as it is: who writes it knows why
+      for (const auto& [inner, one] : value.get_object()) put(inner, one, true);  // as it is: who writes it knows why
     } else if (name != "stream_options") {
-      body[key] = value;
+      put(name, value, true);
     }
   }
   if (call.max_tokens && !body.contains("max_completion_tokens")) body["max_tokens"] = *call.max_tokens;

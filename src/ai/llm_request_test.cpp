@@ -137,6 +137,28 @@ TEST(LlmRequest, ASlipOfThePenIsRefusedAndWhatOnlyOneServiceKnowsGoesThrough) {
   EXPECT_EQ(json::parse(http_of(odd, Dialect::llamacpp).body).at("cache_prompt"), false);
 }
 
+TEST(LlmRequest, NoOptionTakesThePlaceOfTheRequestsOwnFields) {
+  const json::value own = json::parse(
+      R"({"model":"dear","stream":true,"stream_options":{},"messages":[],"prompt":"p2","input":"i2","top_k":1})");
+  for (const char* inside : {"options", "extra"}) {
+    for (const char* op : {"chat", "generate", "embed"}) {
+      const json::object options{{"stream", false}, {inside, own}};
+      const LlmCall asked = call(op, "Hi", json::serialize(options));
+      for (const Dialect dialect : {Dialect::openai, Dialect::llamacpp, Dialect::ollama}) {
+        const LlmHttp got = http_of(asked, dialect);
+        const json::value body = json::parse(got.body);
+        EXPECT_EQ(body.at("model"), "m") << got.body;
+        const json::value* streams = body.as_object().if_contains("stream");
+        EXPECT_TRUE(streams == nullptr || !streams->as_bool()) << got.body;
+        if (dialect == Dialect::ollama) continue;  // what it does not know there is in its "options", and does nothing
+        EXPECT_EQ(body.at("top_k"), 1);
+        EXPECT_EQ(body.as_object().size(), 3u) << got.body;
+        EXPECT_EQ(got.dropped.size(), 6u) << "and it is said";
+      }
+    }
+  }
+}
+
 // Whatever comes is refused or makes a body that is JSON, with the same text for each service.
 RC_GTEST_PROP(LlmRequest, AnyArgument, (const std::string& prompt, const std::string& key)) {
   json::object options{{"extra", json::object{{key, *rc::gen::inRange(-3, 3)}}}, {"stop", nullptr}};

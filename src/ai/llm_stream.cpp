@@ -24,11 +24,12 @@ bool is_space(char c) {
 
 }  // namespace
 
-LlmStream::Impl::Impl(Dialect dialect, LlmOp op, bool streamed, Micros started)
+LlmStream::Impl::Impl(Dialect dialect, LlmOp op, bool streamed, Micros started, Keep keep)
     : dialect_(dialect),
       op_(op),
       streamed_(streamed && op != LlmOp::embed),
       started_(started),
+      keep_(keep),
       sse_([this](const wire::SseEvent& event) { sse_event(event.data); }, kLlmLineBytes,
            [this](std::string_view field, std::string_view value) {
              if (field == "error" && !ended_) fail(value);  // as llama.cpp once wrote it
@@ -148,7 +149,7 @@ void LlmStream::Impl::whole_body(std::string_view text) {
 void LlmStream::Impl::token() {
   if (!first_) {
     first_ = now_;
-  } else if (last_ && streamed_ && result_.metrics.itl_ms.size() < kLlmGaps) {
+  } else if (last_ && streamed_ && keep_ == Keep::all && result_.metrics.itl_ms.size() < kLlmGaps) {
     result_.metrics.itl_ms.push_back(ms(now_ - *last_));
   }
   last_ = now_;
@@ -156,13 +157,16 @@ void LlmStream::Impl::token() {
 
 void LlmStream::Impl::add(LlmEvent::Type type, std::string_view text) {
   if (text.empty() || ended_) return;
-  if (text.size() > kLlmBodyBytes - bytes_) {
+  const bool keeps = keep_ == Keep::all;
+  if (keeps && text.size() > kLlmBodyBytes - bytes_) {
     fail_plainly("The service's answer is larger than 64 MiB.");
     return;
   }
-  bytes_ += text.size();
   token();
-  (type == LlmEvent::Type::text ? result_.text : result_.thinking) += text;
+  if (keeps) {
+    bytes_ += text.size();
+    (type == LlmEvent::Type::text ? result_.text : result_.thinking) += text;
+  }
   LlmEvent event;
   event.type = type;
   event.text = text;
@@ -176,10 +180,23 @@ void LlmStream::Impl::give_calls() {
     event.call = {{"id", call.id.empty() ? "call_" + std::to_string(index) : call.id},
                   {"type", "function"},
                   {"function", json::object{{"name", call.name}, {"arguments", call.arguments}}}};
-    result_.tool_calls.push_back(event.call);
+    if (keep_ == Keep::all) {
+      result_.tool_calls.push_back(event.call);
+    } else {
+      bytes_ -= call.size();
+    }
+    ++given_;
     events_->push_back(std::move(event));
   }
   calls_.clear();
+}
+
+std::size_t LlmStream::Impl::held() const {
+  std::size_t out =
+      body_.capacity() + lines_.held() + sse_.held() + result_.model.capacity() + result_.finish_reason.capacity();
+  for (const auto& [index, call] : calls_)
+    out += sizeof(Call) + call.id.capacity() + call.name.capacity() + call.arguments.capacity();
+  return out;
 }
 
 void LlmStream::Impl::done() {
@@ -234,8 +251,8 @@ void LlmStream::Impl::close() {
 
 // ------------------------------------------------------------------------------------------------------ the outside
 
-LlmStream::LlmStream(Dialect dialect, LlmOp op, bool streamed, Micros started)
-    : impl_(std::make_unique<Impl>(dialect, op, streamed, started)) {}
+LlmStream::LlmStream(Dialect dialect, LlmOp op, bool streamed, Micros started, Keep keep)
+    : impl_(std::make_unique<Impl>(dialect, op, streamed, started, keep)) {}
 LlmStream::~LlmStream() = default;
 LlmStream::LlmStream(LlmStream&&) noexcept = default;
 LlmStream& LlmStream::operator=(LlmStream&&) noexcept = default;
@@ -260,6 +277,9 @@ bool LlmStream::begun() const {
 }
 const LlmResult& LlmStream::result() const {
   return impl_->result();
+}
+std::size_t LlmStream::held() const {
+  return impl_->held();
 }
 
 boost::json::object result_json(const LlmResult& result, std::string_view engine, std::string_view service,

@@ -53,8 +53,9 @@ struct LlmResult {
 
 class LlmStream {
  public:
+  enum class Keep { all, figures };  // figures: the result has no text, calls or gaps; the events had them
   // started: when the request was sent, on the clock of all times that follow.
-  LlmStream(Dialect dialect, LlmOp op, bool streamed, Micros started);
+  LlmStream(Dialect dialect, LlmOp op, bool streamed, Micros started, Keep keep = Keep::all);
   ~LlmStream();
   LlmStream(LlmStream&&) noexcept;
   LlmStream& operator=(LlmStream&&) noexcept;
@@ -70,6 +71,7 @@ class LlmStream {
   bool failed() const;              // error was given
   bool begun() const;               // a token came: from here on the answer cannot be had from elsewhere unseen
   const LlmResult& result() const;  // complete once ended; what there is of it before
+  std::size_t held() const;         // bytes that wait for more before they are an event; of Keep::figures: all there is
 
  private:
   class Impl;

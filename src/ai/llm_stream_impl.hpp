@@ -11,7 +11,7 @@ namespace grange::ai {
 
 class LlmStream::Impl {
  public:
-  Impl(Dialect dialect, LlmOp op, bool streamed, Micros started);
+  Impl(Dialect dialect, LlmOp op, bool streamed, Micros started, Keep keep);
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
@@ -23,10 +23,12 @@ class LlmStream::Impl {
   bool failed() const { return failed_; }
   bool begun() const { return first_.has_value(); }
   const LlmResult& result() const { return result_; }
+  std::size_t held() const;
 
  private:
   struct Call {
     std::string id, name, arguments;
+    std::size_t size() const { return id.size() + name.size() + arguments.size(); }
   };
   enum class Form { unknown, lines, sse, body };
 
@@ -58,6 +60,7 @@ class LlmStream::Impl {
   LlmOp op_;
   bool streamed_;
   Micros started_;
+  Keep keep_;
   int status_ = 200;
   Form form_ = Form::unknown;
 
@@ -71,6 +74,7 @@ class LlmStream::Impl {
   std::optional<std::uint64_t> prompt_ns_, gen_ns_;
   std::optional<double> engine_rate_;
   std::map<std::uint64_t, Call> calls_;
+  std::size_t given_ = 0;  // calls
   std::size_t bytes_ = 0;  // of all text kept
   bool counted_ = false;   // by `usage`, which `timings` do not overrule
   bool finished_ = false;  // the model is; the stream may go on with figures

@@ -102,6 +102,53 @@ TEST(LlmStream, Ollama) {
   EXPECT_EQ(m.gen_rate_by, "engine");
 }
 
+TEST(LlmStream, WhereOnlyFiguresAreKeptTheEventsAreTheSame) {
+  for (const auto& [dialect, bytes] : {std::pair{Dialect::ollama, &kOllama}, std::pair{Dialect::openai, &kOpenAi}}) {
+    const Heard all = hear(dialect, LlmOp::chat, true, *bytes, {7});
+    Heard figures;
+    LlmStream stream(dialect, LlmOp::chat, true, Micros{1000}, LlmStream::Keep::figures);
+    Micros at{1000};
+    for (std::size_t from = 0; from < bytes->size(); from += 7)
+      stream.feed(std::string_view(*bytes).substr(from, 7), at += Micros{1000}, figures.events);
+    EXPECT_EQ(figures.line(), all.line());
+    const LlmResult& result = stream.result();
+    EXPECT_EQ(result.finish_reason, all.result.finish_reason);
+    EXPECT_EQ(result.metrics.gen_tokens, all.result.metrics.gen_tokens);
+    EXPECT_EQ(result.metrics.gen_tokens_per_s, all.result.metrics.gen_tokens_per_s);
+    EXPECT_EQ(result.text + result.thinking, "");
+    EXPECT_TRUE(result.tool_calls.empty());
+    EXPECT_TRUE(result.metrics.itl_ms.empty());
+  }
+}
+
+TEST(LlmStream, WhatIsHeldIsWhatWaitsForMore) {
+  LlmStream stream(Dialect::openai, LlmOp::chat, true, Micros{0}, LlmStream::Keep::figures);
+  std::vector<LlmEvent> events;
+  const auto say = [&](const std::string& text) { stream.feed(text, Micros{1}, events); };
+  const std::string large(1 * MiB, 'x');
+  for (int i = 0; i < 3; ++i) say(R"(data: {"choices":[{"index":0,"delta":{"content":")" + large + "\"}}]}\n\n");
+  EXPECT_EQ(events.size(), 3u);
+  EXPECT_LT(stream.held(), 1024u) << "it was given out";
+  const std::string call = R"(data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":")";
+  say(call + large + R"(","function":{"name":")" + large + R"(","arguments":")" + large + "\"}}]}}]}\n\n");
+  EXPECT_GE(stream.held(), 3 * MiB) << "until it is whole";
+  say("data: " + large);
+  EXPECT_GE(stream.held(), 4 * MiB) << "and a line without its end";
+}
+
+TEST(LlmStream, NamesOfCallsCountToo) {
+  LlmStream stream(Dialect::openai, LlmOp::chat, true, Micros{0});
+  std::vector<LlmEvent> events;
+  const std::string large(3 * MiB, 'x');
+  for (int i = 0; i < 30 && !stream.ended(); ++i) {
+    stream.feed(R"(data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":)" + std::to_string(i) +
+                    R"(,"function":{"name":")" + large + "\"}}]}}]}\n\n",
+                Micros{1}, events);
+  }
+  ASSERT_TRUE(stream.failed());
+  EXPECT_NE(events.back().text.find("64 MiB"), std::string::npos) << events.back().text;
+}
+
 TEST(LlmStream, OllamaLeavesOutWhatIsZero) {
   const Heard got = hear(Dialect::ollama, LlmOp::generate, true,
                          R"({"model":"m","response":"a","done":false}

@@ -43,8 +43,11 @@ bool LogTail::take(const json::array& page) {
     return true;
   };
   if (step == gallop || step == bisect) return search();
-  const std::int64_t before = cursor;
-  if (step == last) lines.clear();
+  const std::int64_t at_first = cursor;
+  if (step == last) {
+    lines.clear();
+    open.clear();
+  }
   for (const json::value& one : page) {
     std::string at;
     const LogChunk chunk = read_log(one, at);
@@ -53,19 +56,28 @@ bool LogTail::take(const json::array& page) {
     const bool whole = chunk.stream == "system" || chunk.stream == "log";
     while (!rest.empty()) {
       const std::size_t end = rest.find('\n');
-      const auto open = std::find_if(lines.rbegin(), lines.rend(), [&](const LogLine& line) {
-        return !line.ended && line.index == chunk.index && line.stream == chunk.stream;
-      });
-      LogLine* line = open == lines.rend() ? &lines.emplace_back() : &*open;
-      line->index = chunk.index;
-      line->stream = chunk.stream;
-      if (line->text.size() < kLineBytes) line->text += rest.substr(0, std::min(end, kLineBytes));
-      line->ended = whole || end != std::string_view::npos;
+      const std::pair name(chunk.index, chunk.stream);
+      const auto begun = open.find(name);
+      const bool goes_on = begun != open.end() && begun->second >= before;
+      if (!goes_on) lines.push_back({.index = chunk.index, .stream = chunk.stream, .text = {}, .ended = false});
+      const std::int64_t number = goes_on ? begun->second : before + static_cast<std::int64_t>(lines.size()) - 1;
+      LogLine& line = lines[static_cast<std::size_t>(number - before)];
+      if (line.text.size() < kLineBytes) line.text += rest.substr(0, std::min(end, kLineBytes));
+      line.ended = whole || end != std::string_view::npos;
+      if (line.ended) {
+        open.erase(name);
+      } else {
+        open[name] = number;
+      }
+      if (lines.size() > kLogLines) {
+        lines.pop_front();
+        before += 1;
+      }
       if (end == std::string_view::npos) break;
       rest.remove_prefix(end + 1);
     }
   }
-  while (lines.size() > kLogLines) lines.pop_front();
+  std::erase_if(open, [this](const auto& one) { return one.second < before; });
   const bool first = step == start;
   step = follow;
   if (!full) {
@@ -74,7 +86,7 @@ bool LogTail::take(const json::array& page) {
   }
   // More than can be read along: on to its end.
   if (first || ++full_pages > 20) {
-    low = first ? 0 : before;
+    low = first ? 0 : at_first;
     stride = 1000;
     step = gallop;
     full_pages = 0;

@@ -118,6 +118,9 @@ struct LogTail {
   int full_pages = 0;
   bool left_out = false;
   std::deque<LogLine> lines;
+  std::int64_t before = 0;  // lines that are no longer kept
+  std::map<std::pair<std::int64_t, std::string>, std::int64_t>
+      open;  // (task, stream) -> number of a line without an end
 
   std::int64_t asks_after() const;
   // Takes a page; true: the next one is wanted at once.

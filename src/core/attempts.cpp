@@ -85,8 +85,11 @@ StepAnswer Farm::State::on(const AttemptStarted& e, Now now, Effects& effects) {
   GRANGE_ASSERT(moved.ok());
   held.started = now.mono;
   Job& j = *job(t->id.job());
-  // Later attempts wait for a back-off; their waits say nothing of the queue.
-  if (!t->extra && t->attempt == 1) effects.waits.add(std::max(Micros{0}, now.mono - j.ready_from));
+  // Later attempts wait for a back-off, and tasks let go one by one for each other: these say nothing of the queue.
+  const auto& after = j.header.after;
+  const bool let_go = std::any_of(after.begin(), after.end(), [](const Dependency& d) { return d.each; });
+  if (!t->extra && t->attempt == 1 && !let_go)
+    effects.waits.add(std::max(Micros{0}, now.mono - std::max(j.ready_from, gives_since)));
   if (!t->extra) {
     j.assigned -= 1;
     j.running += 1;

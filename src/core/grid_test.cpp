@@ -80,5 +80,37 @@ TEST(Waits, AreCountedFromWhenAJobCouldRun) {
   EXPECT_NEAR(*f.effects.waits.percentile(1), 60'000, 7000);
 }
 
+TEST(Waits, DoNotCountAPauseOfTheFarm) {
+  Fixture f;
+  f.farm.step(PauseFarm{true}, f.now, f.effects);
+  f.submit(1, 1);
+  f.now.mono.us += 3600'000'000;
+  f.farm.step(PauseFarm{false}, f.now, f.effects);
+  f.now.mono.us += 5'000'000;
+  f.worker(1);
+  f.farm.step(AttemptStarted{{1}, f.given.at(0)}, f.now, f.effects);
+  ASSERT_EQ(f.effects.waits.total(), 1u);
+  EXPECT_NEAR(*f.effects.waits.percentile(1), 5000, 600);
+}
+
+TEST(Waits, DoNotCountTheTasksThatOneWaitsFor) {
+  Fixture f;
+  f.submit(1, 1);
+  SubmitJob child{{2}, {}};
+  child.header.count = 1;
+  child.header.request.engine = "builtin";
+  child.header.after = {{.job = {1}, .each = true}};
+  ASSERT_TRUE(f.farm.step(child, f.now, f.effects).result.ok());
+  f.worker(1);
+  f.farm.step(AttemptStarted{{1}, f.given.at(0)}, f.now, f.effects);
+  f.now.mono.us += 3600'000'000;
+  f.farm.step(AttemptEnded{.worker = {1}, .fence = f.given.at(0)}, f.now, f.effects);
+  Prng prng(1);
+  f.farm.apply(f.farm.plan(f.now, prng), f.now, f.effects);
+  ASSERT_EQ(f.effects.assign.size(), 2u);
+  f.farm.step(AttemptStarted{{1}, f.effects.assign.back().fence}, f.now, f.effects);
+  EXPECT_EQ(f.effects.waits.total(), 1u);
+}
+
 }  // namespace
 }  // namespace grange::core

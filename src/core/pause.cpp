@@ -57,8 +57,9 @@ void Farm::State::repeat_orders(Worker& w, Task& hold, Effects& effects) {
   }
 }
 
-StepAnswer Farm::State::on(const PauseFarm& e, Now, Effects& effects) {
+StepAnswer Farm::State::on(const PauseFarm& e, Now now, Effects& effects) {
   if (paused == e.pause) return {};
+  if (!e.pause) gives_since = now.mono;
   paused = farm_kept.paused = e.pause;
   effects.records.push_back(farm_kept);
   return {};

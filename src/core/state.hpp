@@ -282,6 +282,7 @@ struct Farm::State {
   LeaseEpoch next_epoch = 1;
   std::uint64_t use_counter = 0;
   bool paused = false;
+  Instant gives_since{};                        // when the farm was last resumed
   FarmSet farm_kept;                            // as in the journal
   std::unordered_set<WorkerNo> paused_workers;  // connected or not
 

@@ -71,6 +71,14 @@ TEST(Capacity, HasTheModelsOfItsServicesThatFit) {
   EXPECT_EQ(capacity->contexts, (std::vector<std::uint32_t>{4096, 8192, 8192, 0, 0, 512, 16384, 0}));
 }
 
+TEST(Capacity, AManifestIsNotLong) {
+  pb::Manifest manifest;
+  manifest.add_services()->add_models()->set_name(std::string(2 << 20, 'm'));
+  const auto capacity = to_capacity(manifest);
+  ASSERT_FALSE(capacity.ok());
+  EXPECT_EQ(capacity.error().cls, ErrorClass::too_large);
+}
+
 TEST(Capacity, AWorkerDoesNotSayWhichOneItIs) {
   using Labels = std::vector<std::pair<std::string, std::string>>;
   pb::Manifest manifest;

@@ -12,6 +12,7 @@ namespace grange::server {
 namespace {
 
 constexpr std::size_t kModels = 1000;
+constexpr Bytes kManifest = 1 * MiB;
 constexpr std::uint64_t kLongestLife = 100ull * 366 * 24 * 3600 * 1000;
 
 void refuse_result(queue::ResultReport& report, core::FailureClass failure, bool permanent, std::string why) {
@@ -62,6 +63,8 @@ Fence to_fence(const pb::Held& held) {
 }
 
 Result<core::Capacity> to_capacity(const pb::Manifest& manifest) {
+  if (manifest.ByteSizeLong() > kManifest)
+    return Error{ErrorClass::too_large, fmt::format("A manifest may have {} MiB.", kManifest / MiB)};
   core::Capacity out;
   out.slots = std::clamp<std::uint32_t>(manifest.slots(), 1, limits::kWindow);
   out.cpus_milli = manifest.cpus_milli() == 0 ? out.slots * 1000 : manifest.cpus_milli();

@@ -35,8 +35,6 @@ WorkerLoad load_of(const pb::Heartbeat& beat) {
   return out;
 }
 
-constexpr Bytes kManifest = 1 * MiB;  // in a report
-
 }  // namespace
 
 void WorkerSession::message(std::string bytes, bool binary) {
@@ -145,9 +143,7 @@ void WorkerSession::report(pb::WorkerReport& in) {
     figures_.window = call.window;
   }
   if (in.has_manifest()) {
-    if (in.manifest().ByteSizeLong() > kManifest) {
-      refuse({ErrorClass::too_large, fmt::format("A manifest may have {} MiB.", kManifest / MiB)}, false);
-    } else if (offered_at_ && s_.clock.now().mono - *offered_at_ < kBetweenManifests) {
+    if (offered_at_ && s_.clock.now().mono - *offered_at_ < kBetweenManifests) {
       next_manifest_ = std::move(*in.mutable_manifest());
     } else {
       take_manifest(in.manifest(), call);
@@ -228,8 +224,9 @@ void WorkerSession::logs(pb::WorkerReport& in) {
 void WorkerSession::heartbeat(const pb::Heartbeat& beat) {
   figures_.running = beat.running();
   figures_.backlog = beat.backlog();
-  figures_.cpu_percent = std::isfinite(beat.cpu_percent()) ? beat.cpu_percent() : 0;
-  figures_.memory_used = beat.memory_used_bytes();
+  figures_.cpu_percent = std::isfinite(beat.cpu_percent()) ? std::clamp<double>(beat.cpu_percent(), 0, 100) : 0;
+  figures_.memory_used =
+      capacity_.memory > 0 ? std::min<Bytes>(beat.memory_used_bytes(), capacity_.memory) : beat.memory_used_bytes();
   figures_.disk_free = beat.disk_free_bytes();
   figures_.load = load_of(beat);
   figures_.measured = beat.memory_used_bytes() > 0;

@@ -154,7 +154,7 @@ void SqliteStore::apply(const core::WorkerQuarantined& r, const core::Bodies&) {
 }
 
 void SqliteStore::apply(const core::WorkerMarked& r, const core::Bodies&) {
-  sql("UPDATE workers SET paused=?2, forgotten=?3 WHERE no=?1")
+  sql("UPDATE workers SET paused=?2, forgotten=forgotten OR ?3 WHERE no=?1")
       .bind(1, r.worker.value)
       .bind(2, r.paused)
       .bind(3, r.forgotten)

@@ -1,4 +1,6 @@
 // The farm's past, for charts: rows that only the server's history writes. And outcomes as counts.
+#include <map>
+
 #include "store/reader.hpp"
 #include "store/sqlite_store.hpp"
 
@@ -7,15 +9,22 @@ namespace grange::store {
 Result<> SqliteStore::put_history(const std::vector<HistoryRow>& rows, std::uint32_t keep) {
   return sqlite::guarded<Unit>([&]() -> Result<> {
     sqlite::Transaction t(db_);
+    std::map<std::int64_t, std::int64_t> newest_of;  // by step
     for (const HistoryRow& row : rows) {
       sql("INSERT OR REPLACE INTO history(step, at, figures) VALUES(?,?,?)")
           .bind(1, row.step.count())
           .bind(2, row.at.ms)
           .bind_text(3, row.figures)
           .run();
+      auto& newest = newest_of[row.step.count()];
+      newest = std::max(newest, row.at.ms);
+    }
+    for (const auto& [step, newest] : newest_of) {
+      // What is newer was written while the clock was ahead.
+      sql("DELETE FROM history WHERE step=?1 AND at > ?2").bind(1, step).bind(2, newest).run();
       sql("DELETE FROM history WHERE step=?1 AND at <= (SELECT at FROM history WHERE step=?1 ORDER BY at DESC LIMIT 1 "
           "OFFSET ?2)")
-          .bind(1, row.step.count())
+          .bind(1, step)
           .bind(2, keep)
           .run();
     }

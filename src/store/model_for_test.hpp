@@ -332,8 +332,9 @@ class Model {
     b.records.emplace_back(core::WorkerSeen{{no}, w.connected, ref, {clock}});
     if (prng.below(4) == 0) {
       w.paused = prng.below(2) == 0;
-      w.forgotten = !w.paused && !w.connected && prng.below(2) == 0;
-      b.records.emplace_back(core::WorkerMarked{{no}, w.paused, w.forgotten});
+      const bool forget = !w.paused && !w.connected && prng.below(2) == 0;
+      w.forgotten = w.forgotten || forget;  // a mark alone does not bring it back
+      b.records.emplace_back(core::WorkerMarked{{no}, w.paused, forget});
     }
     if (prng.below(4) != 0) return;
     w.quarantine = {

@@ -3,6 +3,11 @@
 #include <utility>
 
 namespace grange::wire {
+namespace {
+
+constexpr std::size_t kKept = 64 * 1024;  // of the room for an event, for the next one
+
+}  // namespace
 
 void SseParser::feed(std::string_view bytes) {
   if (full_) return;
@@ -21,6 +26,7 @@ void SseParser::finish() {
 void SseParser::line(std::string_view text) {
   if (text.empty()) {
     if (has_data_) on_event_(event_);
+    if (event_.data.capacity() > kKept) std::string().swap(event_.data);
     event_ = SseEvent{"message", "", std::move(event_.id)};
     has_data_ = false;
     return;

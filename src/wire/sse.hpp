@@ -53,6 +53,7 @@ class LineSplitter {
     return line;
   }
   bool full() const { return full_; }
+  std::size_t held() const { return rest_.capacity(); }
 
  private:
   std::size_t limit_;
@@ -78,6 +79,10 @@ class SseParser {
   // The stream has ended. The standard drops an event that no empty line closed; here it is given out.
   void finish();
   bool full() const { return full_ || lines_.full(); }
+  // Memory that the beginning of an event takes, or its predecessors left taken.
+  std::size_t held() const {
+    return lines_.held() + event_.type.capacity() + event_.data.capacity() + event_.id.capacity();
+  }
 
  private:
   void line(std::string_view text);

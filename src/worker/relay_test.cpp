@@ -123,6 +123,7 @@ TEST_F(RelayTest, AnAnswerIsPassedOnPieceByPiece) {
     EXPECT_EQ(request.body, "{\"model\":\"m\"}");
     EXPECT_EQ(request.headers.at("authorization"), "Bearer service-key") << "its own, not the client's";
     EXPECT_EQ(request.headers.at("content-type"), "application/json");
+    EXPECT_EQ(request.headers.at("accept-encoding"), "identity");
     EXPECT_FALSE(request.headers.contains("x-more"));
     EXPECT_FALSE(request.headers.contains("bad name"));
     asked[0]->start_stream({.status = 200, .headers = {{"Content-Type", "text/event-stream"}}, .body = {}});

@@ -177,6 +177,20 @@ describe('the feed', () => {
     expect(host.sockets).toHaveLength(dialled + 1);
   });
 
+  it('closes a connection that was on its way when it dials again', async () => {
+    const host = new Host();
+    host.broken_snapshot = true;
+    const feed = new Feed(host);
+    feed.open();
+    host.socket.onopen?.();
+    await settle();
+    host.pass(500);
+    const on_its_way = host.socket;
+    feed.hurry();
+    expect(host.socket).not.toBe(on_its_way);
+    expect(on_its_way.closed).toBe(true);
+  });
+
   it('tries again when the snapshot fails', async () => {
     const host = new Host();
     host.broken_snapshot = true;

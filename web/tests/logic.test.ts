@@ -10,7 +10,7 @@ import { group } from '../src/pages/jobs/failures';
 import { parents_of, place } from '../src/pages/jobs/graph';
 import { cell_at, clamp, counts_of, layout, read_range, room, sums, tasks_of, write_range, zoom } from '../src/pages/jobs/grid';
 import { matches } from '../src/pages/jobs/list.svelte';
-import { kLinesKept, LogBook } from '../src/pages/jobs/logs';
+import { kLineChars, kLinesKept, LogBook } from '../src/pages/jobs/logs';
 import { timeline } from '../src/pages/jobs/timeline';
 import { text_of } from '../src/pages/jobs/value';
 import { merge, remember, span_of, type Point } from '../src/pages/overview/series';
@@ -200,6 +200,14 @@ describe('output', () => {
     const book = new LogBook();
     book.add(piece(1, 0, '\u001b[31mred\u001b[0m\n10%\r20%\r30%\r\n'));
     expect(book.lines.map((line) => line.text)).toEqual(['red', '30%']);
+  });
+  it('does not grow a line without an end', () => {
+    const book = new LogBook();
+    for (let i = 0; i < 50; ++i) book.add(piece(i, 0, 'x'.repeat(65_536)));
+    expect(book.lines).toHaveLength(1);
+    expect(book.lines[0]!.text.length).toBeLessThan(kLineChars + 100);
+    book.add(piece(51, 0, '\rnew\nnext\n'));
+    expect(book.lines.map((line) => line.text)).toEqual(['new', 'next']);
   });
   it('forgets the oldest lines', () => {
     const book = new LogBook();

@@ -71,6 +71,7 @@ std::string_view nearest(std::string_view word, const std::vector<std::string_vi
   std::string_view best;
   std::size_t least = std::max<std::size_t>(2, word.size() / 2);
   for (const std::string_view one : known) {
+    if (one.size() > word.size() + least) continue;  // too far anyway, and it may be a peer's megabytes
     const std::size_t d = edit_distance(word, one);
     if (d < least) {
       least = d;

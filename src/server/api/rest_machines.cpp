@@ -104,6 +104,7 @@ bool name_list(Keys& keys, std::string_view key, std::vector<std::string>& out) 
     for (std::size_t at = 0; at <= all.size();) {
       const std::size_t end = std::min(all.find(',', at), all.size());
       if (end > at) out.emplace_back(all.substr(at, end - at));
+      if (out.size() > limits::kWorkers) return keys.wrong(key, fmt::format("may have {} names", limits::kWorkers));
       at = end + 1;
     }
     return true;
@@ -112,6 +113,7 @@ bool name_list(Keys& keys, std::string_view key, std::vector<std::string>& out) 
   const bool good = list != nullptr &&
                     std::all_of(list->begin(), list->end(), [](const json::value& one) { return one.is_string(); });
   if (!good) return keys.wrong(key, "must be a list of names");
+  if (list->size() > limits::kWorkers) return keys.wrong(key, fmt::format("may have {} names", limits::kWorkers));
   for (const json::value& one : *list) out.emplace_back(one.get_string());
   return true;
 }
@@ -234,16 +236,24 @@ json::array all_models(const ModelHosts& hosts) {
 }
 
 void read_hosts(Services& services, const RestCallPtr& call, std::function<void(const ModelHosts&)> then) {
-  services.readers->read<std::vector<store::WorkerRow>>(
-      [](store::Reader& reader) { return reader.workers(); },
-      [&services, call, then = std::move(then)](Result<std::vector<store::WorkerRow>> rows) {
-        if (!rows) return call->fail(rows.error());
-        ModelHosts out;
+  using Hosts = std::vector<std::pair<WorkerNo, ModelHost>>;
+  services.readers->read<Hosts>(
+      [](store::Reader& reader) -> Result<Hosts> {
+        auto rows = reader.workers();
+        if (!rows) return std::move(rows).error();
+        Hosts out;
         for (const store::WorkerRow& row : *rows) {
           if (row.forgotten) continue;
-          ModelHost one{row.id, row.name, false, {}};
+          auto& [no, one] = out.emplace_back(row.worker, ModelHost{row.id, row.name, false, {}});
           if (!one.manifest.ParseFromString(row.manifest)) one.manifest.Clear();
-          const WorkerChannel* channel = services.workers->find(row.worker);
+        }
+        return out;
+      },
+      [&services, call, then = std::move(then)](Result<Hosts> hosts) {
+        if (!hosts) return call->fail(hosts.error());
+        ModelHosts out;
+        for (auto& [no, one] : *hosts) {
+          const WorkerChannel* channel = services.workers->find(no);
           one.connected = channel != nullptr && channel->figures().connected;
           out.push_back(std::move(one));
         }

@@ -181,8 +181,8 @@ bool Gateway::translate(Stream& stream, const Place& place, std::string& path, s
   ai::LlmHttp http = asked_of(*call, stream.kind, model->name());
   path = std::move(http.path);
   body = std::move(http.body);
-  stream.translated = std::make_unique<OllamaAnswer>(std::move(*call), stream.kind, stream.asked.ask.model, http.stream,
-                                                     Micros{stream.opened.us});
+  stream.translated =
+      std::make_unique<OllamaAnswer>(*call, stream.kind, stream.asked.ask.model, http.stream, Micros{stream.opened.us});
   return true;
 }
 

@@ -1,6 +1,9 @@
 // The gateway without a network: its limits, and its clock.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "server/gateway/gateway.hpp"
 #include "server/worker_hub.hpp"
 #include "wire/json_dialect.hpp"
@@ -78,9 +81,12 @@ struct GatewayLimits : ::testing::Test {
     gateway.offers({1}, "w1", list);
   }
   std::shared_ptr<Asking> ask(const std::string& model = "m") {
+    return ask_at("/v1/chat/completions", R"({"model":")" + model + "\"}");
+  }
+  std::shared_ptr<Asking> ask_at(const std::string& path, const std::string& body) {
     auto one = std::make_shared<Asking>();
-    one->asked.body = R"({"model":")" + model + "\"}";
-    gateway.serve(one, {"p", PrincipalKind::local}, *passed("/v1/chat/completions"));
+    one->asked.body = body;
+    gateway.serve(one, {"p", PrincipalKind::local}, *passed(path));
     return one;
   }
   void later(Millis time) {
@@ -91,9 +97,14 @@ struct GatewayLimits : ::testing::Test {
     relay.set_stream(stream);
     gateway.heard({1}, relay);
   }
-  void head(std::uint64_t stream, std::uint32_t status = 200) {
+  void head(std::uint64_t stream, std::uint32_t status = 200, const std::map<std::string, std::string>& headers = {}) {
     pb::Relay relay;
     relay.mutable_head()->set_status(status);
+    for (const auto& [name, value] : headers) {
+      pb::RelayHeader& one = *relay.mutable_head()->add_headers();
+      one.set_name(name);
+      one.set_value(value);
+    }
     hear(stream, relay);
   }
   void body(std::uint64_t stream, const std::string& bytes) {
@@ -241,6 +252,85 @@ TEST_F(GatewayLimits, AStreamWithoutItsLastWordIsNoCompletedOne) {
   EXPECT_EQ(run("application/x-ndjson", "{\"done\":false}\n"), "failed");
   EXPECT_EQ(run("application/x-ndjson", "{\"done\":true}\n"), "completed");
   EXPECT_EQ(run("application/json", "{}"), "completed");
+}
+
+constexpr const char* kOllamaChat = R"({"model":"m","messages":[{"role":"user","content":"hi"}]})";
+const std::string kPacked = "\x1f\x8b\x08 packed";
+
+// Each piece is within its own limits; the sum of what waits for its end is not.
+TEST_F(GatewayLimits, WhatTranslatedStreamsHoldIsBoundedInSum) {
+  offer(0);
+  std::vector<std::shared_ptr<Asking>> all;
+  std::vector<std::uint64_t> streams;
+  const std::string said = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"He\"}}]}\n\n";
+  for (int i = 0; i < 24; ++i) {
+    all.push_back(ask_at("/ollama/api/chat", kOllamaChat));
+    streams.push_back(channel->opened());
+    head(streams.back());
+    body(streams.back(), said);
+    body(streams.back(), "data: ");
+    for (int piece = 0; piece < 12; ++piece) body(streams.back(), std::string(256 * KiB, 'x'));
+  }
+  const auto cut = [](const std::shared_ptr<Asking>& one) { return one->ended; };
+  EXPECT_FALSE(cut(all.front()));
+  ASSERT_TRUE(cut(all.back()));
+  EXPECT_NE(all.back()->body.find("Ask at /v1."), std::string::npos) << all.back()->body;
+  const auto open = static_cast<std::size_t>(std::count_if(all.begin(), all.end(), std::not_fn(cut)));
+  EXPECT_LE(open * 3 * MiB, kCollected);
+  const auto small = ask_at("/ollama/api/chat", kOllamaChat);
+  head(channel->opened());
+  body(channel->opened(), said);
+  EXPECT_FALSE(cut(small)) << "what holds next to nothing goes on";
+  for (const auto& one : all) {
+    if (!cut(one)) one->closed();
+  }
+  const auto after = ask_at("/ollama/api/chat", kOllamaChat);
+  const auto stream = channel->opened();
+  head(stream);
+  body(stream, said + "data: ");
+  for (int piece = 0; piece < 12; ++piece) body(stream, std::string(256 * KiB, 'x'));
+  EXPECT_FALSE(cut(after)) << "room again";
+}
+
+TEST_F(GatewayLimits, APackedAnswerIsNotToldInTheOtherDialect) {
+  const auto one = ask_at("/ollama/api/chat", kOllamaChat);
+  head(channel->opened(), 200, {{"content-type", "text/event-stream"}, {"Content-Encoding", "gzip"}});
+  ASSERT_TRUE(one->answer.has_value());
+  EXPECT_EQ(one->answer->status, 502);
+  EXPECT_NE(one->answer->body.find("content-encoding: gzip"), std::string::npos) << one->answer->body;
+  EXPECT_FALSE(one->answer->headers.contains("content-encoding"));
+}
+
+TEST_F(GatewayLimits, WhatIsWrittenAnewIsNotCalledPacked) {
+  const auto plain = ask_at("/ollama/api/chat", kOllamaChat);
+  auto stream = channel->opened();
+  head(stream, 200, {{"content-type", "text/event-stream"}, {"content-encoding", "identity"}});
+  body(stream, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"He\"}}]}\n\n");
+  ASSERT_TRUE(plain->answer.has_value());
+  EXPECT_EQ(plain->answer->status, 200);
+  EXPECT_FALSE(plain->answer->headers.contains("content-encoding"));
+  plain->closed();
+  const auto refused = ask();
+  stream = channel->opened();
+  head(stream, 400, {{"content-encoding", "gzip"}});
+  body(stream, kPacked);
+  end(stream);
+  ASSERT_TRUE(refused->answer.has_value());
+  EXPECT_EQ(refused->answer->status, 400);
+  EXPECT_TRUE(wire::parse_json(refused->answer->body).ok()) << refused->answer->body;
+  EXPECT_FALSE(refused->answer->headers.contains("content-encoding"));
+}
+
+TEST_F(GatewayLimits, APackedStreamThatBreaksGetsNoPlainText) {
+  const auto one = ask();
+  const auto stream = channel->opened();
+  head(stream, 200, {{"content-type", "text/event-stream"}, {"content-encoding", "gzip"}});
+  body(stream, kPacked);
+  ASSERT_TRUE(one->answer.has_value());
+  EXPECT_EQ(one->answer->headers.at("content-encoding"), "gzip") << "as it came";
+  gateway.gone({1});
+  EXPECT_EQ(one->body, kPacked);
+  EXPECT_FALSE(one->ended) << "cut short, so that the client sees it";
 }
 
 TEST_F(GatewayLimits, ALeavingClientFreesItsPlace) {

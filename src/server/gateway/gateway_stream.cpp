@@ -41,6 +41,11 @@ std::string loading_of(std::string_view body) {
   return said != nullptr && said->is_object() ? boost::json::serialize(*said) : "";
 }
 
+bool is_packed(const std::map<std::string, std::string>& headers) {
+  const auto it = headers.find("content-encoding");
+  return it != headers.end() && !it->second.empty() && it->second != "identity";
+}
+
 // Streams of both dialects say when they are complete. The last line of Ollama may be long: then its figures tell.
 bool ended_whole(Framing framing, std::string_view tail) {
   const auto line = [tail](std::string_view wanted) {
@@ -100,6 +105,13 @@ void Gateway::head(Stream& stream, pb::RelayHead& head) {
   answer.framing = type == answer.headers.end() ? Framing::whole : framing_of(type->second);
   answer.collects = answer.status >= 400 || stream.asked.base64;
   if (stream.translated && answer.status < 400) {
+    if (is_packed(answer.headers)) {
+      return broken(stream, {502, "server_error", "upstream_error",
+                             fmt::format("The service packed its answer (content-encoding: {}), so it cannot be told "
+                                         "in Ollama's dialect. Let the service answer unpacked, or ask at /v1.",
+                                         for_log(answer.headers["content-encoding"], 64))});
+    }
+    answer.headers.erase("content-encoding");
     const bool lines = stream.translated->streamed();
     answer.headers["content-type"] = lines ? "application/x-ndjson" : "application/json";
     answer.framing = lines ? Framing::ndjson : Framing::whole;
@@ -139,7 +151,15 @@ void Gateway::body(Stream& stream, std::string bytes) {
                        "at /v1."});
       collects(stream, all);
     }
-    return told(stream, stream.translated->feed(bytes, Micros{now().us}, s_.clock.now().wall));
+    auto piece = stream.translated->feed(bytes, Micros{now().us}, s_.clock.now().wall);
+    if (stream.translated->streamed() && piece.failure.empty()) {
+      const Bytes held = stream.translated->held();
+      if (held > kTranslated || (held > kComments && collected_ - stream.collected + held > kCollected))
+        return broken(stream, {502, "server_error", "too_large",
+                               "The answer comes in pieces too large to be told in Ollama's dialect. Ask at /v1."});
+      collects(stream, held);
+    }
+    return told(stream, std::move(piece));
   }
   if (!stream.started && answer.framing == Framing::sse) {
     // Comments keep a connection open; they are no answer yet, and another service may still take over.
@@ -235,7 +255,10 @@ void Gateway::end(Stream& stream, const pb::RelayEnd& end) {
     return broken(stream, {502, "server_error", "upstream_error", "The service ended without an answer."});
   if (stream.answer.collects) {
     if (stream.answer.status >= 400) return upstream_refused(stream);
-    if (auto converted = with_base64(stream.answer.held)) stream.answer.held = std::move(*converted);
+    if (auto converted = with_base64(stream.answer.held)) {
+      stream.answer.held = std::move(*converted);
+      stream.answer.headers.erase("content-encoding");
+    }
     return answered_whole(stream);
   }
   if (stream.translated) return told_all(stream);
@@ -281,6 +304,7 @@ void Gateway::answered_whole(Stream& stream) {
   if (status >= 400) {
     if (auto said = error_in(stream.route->dialect, status, stream.answer.held)) {
       stream.answer.held = std::move(*said);
+      headers.erase("content-encoding");
       headers.erase("content-type");
       headers["Content-Type"] = "application/json";
     }
@@ -297,7 +321,9 @@ void Gateway::answered_whole(Stream& stream) {
 
 void Gateway::broken(Stream& stream, Fault fault) {
   if (!stream.started) return try_elsewhere(stream, std::move(fault));
-  const std::string last = fault_in_stream(stream.answer.framing, fault, stream.tail.text());
+  // Plain text amid packed bytes would be read by nobody.
+  const Framing framing = is_packed(stream.answer.headers) ? Framing::whole : stream.answer.framing;
+  const std::string last = fault_in_stream(framing, fault, stream.tail.text());
   if (!last.empty()) {
     stream.exchange->write(last);
     stream.exchange->end_stream();

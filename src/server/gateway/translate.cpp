@@ -90,6 +90,15 @@ bool of_llamacpp(std::string_view key) {
                       "penalize_newline", "num_keep"});
 }
 
+// What a request says beside its "options", not in them.
+bool of_request(std::string_view key) {
+  return any_of(key, {"model",         "stream",  "stream_options",  "messages", "prompt",           "system",
+                      "suffix",        "input",   "images",          "tools",    "tool_choice",      "functions",
+                      "function_call", "format",  "response_format", "think",    "reasoning_effort", "raw",
+                      "template",      "context", "keep_alive",      "logprobs", "top_logprobs",     "dimensions",
+                      "options",       "extra"});
+}
+
 void take_options(const json::object& body, ai::LlmCall& call) {
   const json::object* options = ai::object_at(body, "options");
   if (options == nullptr) return;
@@ -102,7 +111,7 @@ void take_options(const json::object& body, ai::LlmCall& call) {
       if (count) call.num_ctx = *count;
     } else if (name == "seed") {
       if (count) call.seed = *count;
-    } else {
+    } else if (!of_request(name)) {
       call.options[key] = value;
     }
   }
@@ -206,12 +215,14 @@ ai::LlmHttp asked_of(const OllamaCall& from, std::string_view kind, std::string_
   return ai::http_of(call, ai::dialect_of(kind).value_or(ai::Dialect::openai));
 }
 
-OllamaAnswer::OllamaAnswer(OllamaCall call, std::string_view service_kind, std::string model, bool streamed,
+OllamaAnswer::OllamaAnswer(const OllamaCall& call, std::string_view service_kind, std::string model, bool streamed,
                            Micros started)
-    : call_(std::move(call)),
+    : kind_(call.kind),
+      op_(call.call.op),
       model_(std::move(model)),
       streamed_(streamed),
-      stream_(ai::dialect_of(service_kind).value_or(ai::Dialect::openai), call_.call.op, streamed, started) {}
+      stream_(ai::dialect_of(service_kind).value_or(ai::Dialect::openai), op_, streamed, started,
+              streamed ? ai::LlmStream::Keep::figures : ai::LlmStream::Keep::all) {}
 
 OllamaAnswer::Piece OllamaAnswer::feed(std::string_view bytes, Micros at, WallMs wall) {
   std::vector<ai::LlmEvent> events;
@@ -231,7 +242,7 @@ json::object OllamaAnswer::piece(WallMs wall) const {
 
 OllamaAnswer::Piece OllamaAnswer::told(std::vector<ai::LlmEvent> events, WallMs wall) {
   Piece out;
-  const bool chat = call_.kind == OllamaCall::Kind::chat;
+  const bool chat = kind_ == OllamaCall::Kind::chat;
   const auto line = [&out](const json::object& object) { out.bytes += json::serialize(object) + "\n"; };
   for (const ai::LlmEvent& event : events) {
     using Type = ai::LlmEvent::Type;
@@ -240,7 +251,7 @@ OllamaAnswer::Piece OllamaAnswer::told(std::vector<ai::LlmEvent> events, WallMs 
       return out;
     }
     if (event.type == Type::done) {
-      const bool embeds = call_.call.op == ai::LlmOp::embed;
+      const bool embeds = op_ == ai::LlmOp::embed;
       out.bytes += json::serialize(embeds ? vectors() : last(wall)) + (streamed_ ? "\n" : "");
       return out;
     }
@@ -267,7 +278,7 @@ json::object OllamaAnswer::last(WallMs wall) const {
   const ai::Metrics& m = result.metrics;
   json::object out = piece(wall);
   const std::string text = streamed_ ? "" : result.text;
-  if (call_.kind == OllamaCall::Kind::chat) {
+  if (kind_ == OllamaCall::Kind::chat) {
     json::object message{{"role", "assistant"}, {"content", text}};
     if (!streamed_ && !result.thinking.empty()) message["thinking"] = result.thinking;
     if (!streamed_ && !result.tool_calls.empty()) message["tool_calls"] = ollama_calls(result.tool_calls);
@@ -295,8 +306,7 @@ json::object OllamaAnswer::vectors() const {
   const ai::LlmResult& result = stream_.result();
   json::array all;
   for (const auto& one : result.embeddings) all.push_back(json::array(one.begin(), one.end()));
-  if (call_.kind == OllamaCall::Kind::embeddings)
-    return {{"embedding", all.empty() ? json::value(json::array()) : all[0]}};
+  if (kind_ == OllamaCall::Kind::embeddings) return {{"embedding", all.empty() ? json::value(json::array()) : all[0]}};
   json::object out{{"model", model_}, {"embeddings", std::move(all)}};
   if (result.metrics.total_ms) out["total_duration"] = static_cast<std::uint64_t>(*result.metrics.total_ms * 1e6);
   put(out, "prompt_eval_count", result.metrics.prompt_tokens);

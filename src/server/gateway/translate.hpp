@@ -27,7 +27,7 @@ ai::LlmHttp asked_of(const OllamaCall& call, std::string_view kind, std::string_
 // The answer of that service as Ollama would have given it.
 class OllamaAnswer {
  public:
-  OllamaAnswer(OllamaCall call, std::string_view service_kind, std::string model, bool streamed, Micros started);
+  OllamaAnswer(const OllamaCall& call, std::string_view service_kind, std::string model, bool streamed, Micros started);
 
   struct Piece {
     std::string bytes;    // whole lines; not streamed: the whole answer, at its end
@@ -37,6 +37,7 @@ class OllamaAnswer {
   Piece end(Micros at, WallMs wall);
   bool over() const { return stream_.ended(); }
   bool streamed() const { return streamed_; }
+  Bytes held() const { return stream_.held(); }
 
  private:
   Piece told(std::vector<ai::LlmEvent> events, WallMs wall);
@@ -44,7 +45,8 @@ class OllamaAnswer {
   boost::json::object last(WallMs wall) const;
   boost::json::object vectors() const;
 
-  OllamaCall call_;
+  OllamaCall::Kind kind_;
+  ai::LlmOp op_;
   std::string model_;
   bool streamed_;
   ai::LlmStream stream_;

@@ -69,6 +69,36 @@ TEST(Translate, APromptIsAChatUnlessItIsRaw) {
   EXPECT_FALSE(parsed(embed.body).as_object().contains("truncate"));
 }
 
+TEST(Translate, OptionsReplaceNothingOfTheRequest) {
+  for (const char* path : {"/ollama/api/chat", "/ollama/api/generate"}) {
+    for (const char* in : {R"({)", R"({"extra":{)", R"({"options":{)"}) {
+      const std::string nested = std::string(in).size() > 1 ? "}" : "";
+      const std::string body = std::string(R"({"model":"small","stream":false,"prompt":"p","format":"json",
+          "messages":[{"role":"user","content":"hi"}],"options":)") +
+                               in +
+                               R"("model":"dear","stream":true,"stream_options":{"x":1},"messages":[],"prompt":"other",
+          "input":"other","tools":[{"type":"function","function":{"name":"f"}}],"format":"no")" +
+                               nested + "}}";
+      const auto http = asked_of(read(path, body), "openai", "small");
+      EXPECT_FALSE(http.stream);
+      const auto asked = parsed(http.body);
+      EXPECT_EQ(asked.at("model").as_string(), "small") << http.body;
+      EXPECT_EQ(asked.at("messages").as_array().size(), 1u);
+      EXPECT_EQ(asked.at("response_format").at("type").as_string(), "json_object");
+      EXPECT_EQ(asked.as_object().size(), 3u) << http.body;
+    }
+  }
+}
+
+TEST(Translate, AStreamKeepsNothingOfWhatItTold) {
+  OllamaAnswer answer(read("/ollama/api/chat", R"({"model":"x","messages":[{"role":"user","content":"q"}]})"),
+                      "llamacpp", "x", true, Micros{0});
+  const std::string event =
+      R"(data: {"choices":[{"index":0,"delta":{"content":")" + std::string(1 * MiB, 'x') + "\"}}]}\n\n";
+  for (int i = 0; i < 3; ++i) EXPECT_GT(answer.feed(event, Micros{1}, WallMs{0}).bytes.size(), 1 * MiB);
+  EXPECT_LT(answer.held(), 1024u);
+}
+
 TEST(Translate, WrongFormsAreSaid) {
   for (const auto& [path, body] : std::vector<std::pair<const char*, const char*>>{
            {"/ollama/api/chat", R"({"model":"x","messages":"hi"})"},

@@ -35,9 +35,15 @@ std::optional<std::size_t> History::span_named(std::string_view name) {
   return std::nullopt;
 }
 
-// The newest bucket, or a new one. A clock that went back does not open an older one again.
-History::Bucket& History::bucket_of(std::deque<Bucket>& ring, const Span& span, WallMs at) {
+// The newest bucket, or a new one. A clock that went back a little does not open an older one again; one that was far
+// ahead had the future's buckets filled, and these go.
+History::Bucket& History::bucket_of(std::size_t i, WallMs at) {
+  const Span& span = kSpans[i];
+  auto& ring = rings_[i];
   const WallMs begin{at.ms - at.ms % span.step.count()};
+  const std::int64_t believed = begin.ms + std::max(kBackAtMost, span.step).count();
+  while (!ring.empty() && ring.back().at.ms > believed) ring.pop_back();
+  if (written_to_[i].ms > believed) written_to_[i] = begin;
   if (ring.empty() || ring.back().at < begin) {
     ring.emplace_back().at = begin;
     if (ring.size() > span.kept) ring.pop_front();
@@ -47,7 +53,7 @@ History::Bucket& History::bucket_of(std::deque<Bucket>& ring, const Span& span, 
 
 void History::add(const FarmSample& sample, WallMs at) {
   for (std::size_t i = 0; i < kSpans.size(); ++i) {
-    Bucket& bucket = bucket_of(rings_[i], kSpans[i], at);
+    Bucket& bucket = bucket_of(i, at);
     const auto put = [&bucket](Figure f, std::optional<double> value) {
       if (!value) return;
       bucket.sum[f] += *value;
@@ -135,6 +141,7 @@ bool History::restore(std::size_t span, WallMs at, std::string_view figures) {
   }
   ring.push_back(std::move(bucket));
   if (ring.size() > kSpans[span].kept) ring.pop_front();
+  written_to_[span] = at;
   return true;
 }
 

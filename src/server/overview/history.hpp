@@ -49,6 +49,7 @@ class History {
   };
   static constexpr std::array<Span, 3> kSpans{
       {{"15m", Millis{1000}, 900}, {"6h", Millis{30'000}, 720}, {"7d", Millis{900'000}, 672}}};
+  static constexpr Millis kBackAtMost{300'000};  // a clock that goes back further was wrong before
   static std::optional<std::size_t> span_named(std::string_view name);
 
   void add(const FarmSample& sample, WallMs at);
@@ -69,7 +70,7 @@ class History {
   bool restore(std::size_t span, WallMs at, std::string_view figures);
 
  private:
-  static Bucket& bucket_of(std::deque<Bucket>& ring, const Span& span, WallMs at);
+  Bucket& bucket_of(std::size_t span, WallMs at);
   std::array<std::deque<Bucket>, kSpans.size()> rings_;
   std::array<WallMs, kSpans.size()> written_to_{};  // buckets before this one are on disk
 };

@@ -58,6 +58,28 @@ TEST(History, AClockThatWentBackOpensNoOldBucket) {
   EXPECT_EQ(*history.buckets(0).front().mean(History::completed), 2);
 }
 
+TEST(History, AClockThatRanFarAheadIsForgotten) {
+  constexpr std::int64_t day = 86'400'000;
+  History history;
+  for (std::int64_t s = 0; s < 10; ++s) history.add(with(5, 0), {day + s * 1000});
+  history.add(with(100, 0), {10'000 * day});
+  EXPECT_FALSE(history.unwritten(true).empty());
+  for (std::int64_t s = 10; s < 100; ++s) history.add(with(1, 0), {day + s * 1000});
+  EXPECT_EQ(history.buckets(0).size(), 100u);
+  EXPECT_EQ(history.rate(History::completed, 10), 1);
+  const auto kept = history.unwritten(true);
+  ASSERT_FALSE(kept.empty());
+  for (const auto& one : kept) EXPECT_LT(one.at.ms, 2 * day);
+}
+
+TEST(History, ARestartWritesNothingAnew) {
+  History before;
+  for (std::int64_t s = 0; s < 3600; ++s) before.add(with(7, 70), {s * 1000});
+  History after;
+  for (const auto& kept : before.unwritten(true)) ASSERT_TRUE(after.restore(kept.span, kept.at, kept.figures));
+  EXPECT_EQ(after.unwritten(true).size(), 2u) << "the bucket that is still open, of each of the two";
+}
+
 TEST(History, GoesOnAfterARestart) {
   History before;
   FarmSample sample = with(7, 70);

@@ -64,6 +64,7 @@ void Overview::deliver(const queue::Delivery& delivery) {
     if (core::ended(change.state)) {
       idle_.erase(change.job);
       if (change.state != core::JobState::failed) continue;
+      std::erase_if(failed_jobs_, [&](const auto& entry) { return entry.first == change.job; });  // it was tried again
       failed_jobs_.emplace_front(change.job, now.wall);
       if (failed_jobs_.size() > kFailedKept) failed_jobs_.pop_back();
       continue;

@@ -85,15 +85,29 @@ void RunBook::look_at_lanes(Instant now) {
   }
   if (lanes->empty() || looking_at_lanes_) return;
   looking_at_lanes_ = true;
-  using Rows = std::vector<store::WorkerRow>;
-  s_.readers->read<Rows>(
-      [](store::Reader& reader) { return reader.workers(); },
-      [this, lanes](Result<Rows> rows) {
-        if (!rows) {
+  struct Said {
+    WorkerWordsMap words;
+    std::map<WorkerNo, pb::Manifest> manifests;  // of the lanes' workers
+  };
+  s_.readers->read<Said>(
+      [lanes](store::Reader& reader) -> Result<Said> {
+        auto rows = reader.workers();
+        if (!rows) return std::move(rows).error();
+        Said out{words_of(*rows), {}};
+        for (const store::WorkerRow& row : *rows) {
+          const bool asked =
+              std::any_of(lanes->begin(), lanes->end(), [&](const Lane& lane) { return lane.worker == row.worker; });
+          pb::Manifest manifest;
+          if (asked && manifest.ParseFromString(row.manifest)) out.manifests.emplace(row.worker, std::move(manifest));
+        }
+        return out;
+      },
+      [this, lanes](Result<Said> read) {
+        if (!read) {
           looking_at_lanes_ = false;
           return;
         }
-        s_.queue->inspect([this, lanes, rows = std::make_shared<Rows>(std::move(*rows)), post = s_.post](
+        s_.queue->inspect([this, lanes, said = std::make_shared<Said>(std::move(*read)), post = s_.post](
                               const core::Farm& farm, Now at) {
           for (Lane& lane : *lanes) {
             const auto view = farm.job(lane.job);
@@ -101,27 +115,25 @@ void RunBook::look_at_lanes(Instant now) {
             if (lane.held) continue;
             if (auto found = farm.explain(lane.job, core::Dependency::kAll, at)) lane.explained = std::move(*found);
           }
-          post([this, lanes, rows] {
+          post([this, lanes, said] {
             looking_at_lanes_ = false;
-            const WorkerWordsMap words = words_of(*rows);
             for (const Lane& lane : *lanes) {
               const auto it = live_.find(lane.run);
               if (it == live_.end() || it->second->state.over) continue;
               const RunState& run = it->second->state;
               const MachineState& m = run.machines[lane.machine];
               if (grange::server::over(m.fate) || lane.held || m.moved != lane.moved) continue;
-              const auto row = std::find_if(rows->begin(), rows->end(),
-                                            [&](const store::WorkerRow& one) { return one.worker == lane.worker; });
               run_events::Waits event{.machine = lane.machine, .why = {}, .error = {}};
-              pb::Manifest manifest;
-              const bool known = row != rows->end() && manifest.ParseFromString(row->manifest);
-              if (auto trouble = known ? trouble_of(run.spec, m.machine, manifest) : std::nullopt) {
+              const auto offered = said->manifests.find(lane.worker);
+              auto trouble =
+                  offered == said->manifests.end() ? std::nullopt : trouble_of(run.spec, m.machine, offered->second);
+              if (trouble) {
                 event.why = std::move(trouble->why);
                 event.error = std::move(trouble->error);
               } else {
                 event.why = name_workers(lane_waits_for(lane.explained, lane.worker), [&](WorkerNo no) {
-                  const auto known_as = words.find(no);
-                  return known_as == words.end() ? std::string() : known_as->second.name;
+                  const auto known_as = said->words.find(no);
+                  return known_as == said->words.end() ? std::string() : known_as->second.name;
                 });
               }
               happened(lane.run, event);

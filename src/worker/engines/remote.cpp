@@ -62,7 +62,8 @@ class RemoteEngine final : public Engine {
       : context_(context),
         times_(times),
         spending_(ledger_beside(context.folder, "remote-spending")),
-        open_(ledger_beside(context.folder, "remote-open"), context.loop, context.http, context.services) {}
+        open_(ledger_beside(context.folder, "remote-open"), context.loop, context.http, context.services, context.clock,
+              times.look) {}
 
   void run(Run run) override {
     const auto task = std::make_shared<RemoteTask>();
@@ -180,7 +181,8 @@ class RemoteEngine final : public Engine {
       open_.add(name, url, path);
     };
     heard.ended = [this, weak, cancelled_by, name, url, number = task->number = ++runs_](RemoteEnd over) {
-      if (!cancelled_by->empty()) open_.remove(name, url, *cancelled_by);
+      if (!cancelled_by->empty())
+        over.left_open ? open_.leave(name, url, *cancelled_by) : open_.remove(name, url, *cancelled_by);
       stopping_.erase(number);
       if (const RemoteTaskPtr t = weak.lock(); t && lives(t)) ended(t, std::move(over));
     };
@@ -210,7 +212,10 @@ class RemoteEngine final : public Engine {
 
   void ended(const RemoteTaskPtr& task, RemoteEnd over) {
     task->remote.reset();
-    if (task->stopped) return end(task, failure(pb::FAILURE_CANCELLED, "Stopped; it was cancelled at the service."));
+    if (task->stopped)
+      return end(task, failure(pb::FAILURE_CANCELLED,
+                               over.left_open ? "Stopped; the service has not heard of it yet, and is told again."
+                                              : "Stopped; it was cancelled at the service."));
     if (over.failure) return fail(task, *over.failure);
     task->end = std::move(over);
     record_cost(*task);

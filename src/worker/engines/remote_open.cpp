@@ -4,31 +4,77 @@
 
 #include <algorithm>
 #include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "worker/engines/remote_rules.hpp"
 
 namespace grange::worker {
 
-RemoteOpen::RemoteOpen(std::string file, net::Loop& loop, net::HttpClient& http, const Services& services)
-    : RemoteOpen(std::move(file), loop, http, services, Times()) {}
+namespace {
 
-RemoteOpen::RemoteOpen(std::string file, net::Loop& loop, net::HttpClient& http, const Services& services, Times times)
-    : file_(std::move(file)), loop_(loop), http_(http), services_(services), times_(times) {
+constexpr std::size_t kOpenAtMost = 10'000;
+constexpr std::int64_t kLeftAtMostMs = 86'400'000;
+constexpr int kDoublings = 6;  // of the time between two rounds
+
+}  // namespace
+
+RemoteOpen::RemoteOpen(std::string file, net::Loop& loop, net::HttpClient& http, const Services& services,
+                       const Clock& clock, Millis look)
+    : file_(std::move(file)), loop_(loop), http_(http), services_(services), clock_(clock), look_(look) {
   std::ifstream in(file_);
-  std::string service, url, path;
-  while (open_.size() < 10'000 && in >> service >> url >> path) {
-    if (path.starts_with('/')) open_.emplace(service, url, path);
+  std::string line;
+  while (open_.size() < kOpenAtMost && std::getline(in, line)) {
+    std::istringstream words(line);
+    std::string service, url, path;
+    std::int64_t since = 0;
+    if (!(words >> service >> url >> path) || !path.starts_with('/')) continue;
+    words >> since;
+    // A clock that was wrong makes nothing last.
+    open_[{service, url, path}] = since > 0 ? std::min(since, wall()) : wall();
+    left_.emplace(service, url, path);
   }
-  left_ = open_;
-  // The services are found after the engines were made.
-  if (!left_.empty()) again_ = loop_.after(Millis{1}, [this] { take_back(); });
+  if (left_.empty()) return;
+  save();
+  plan(Millis{1});  // the services are found after the engines were made
 }
 
 void RemoteOpen::add(const std::string& service, const std::string& url, const std::string& path) {
-  open_.emplace(service, url, path);
+  if (open_.size() >= kOpenAtMost) drop_oldest();
+  const Entry entry{service, url, path};
+  open_[entry] = 0;
+  left_.erase(entry);
   save();
 }
 
 void RemoteOpen::remove(const std::string& service, const std::string& url, const std::string& path) {
-  if (open_.erase({service, url, path}) > 0) save();
+  remove({service, url, path});
+}
+
+void RemoteOpen::remove(const Entry& entry) {
+  left_.erase(entry);
+  if (open_.erase(entry) > 0) save();
+}
+
+void RemoteOpen::leave(const std::string& service, const std::string& url, const std::string& path) {
+  const Entry entry{service, url, path};
+  const auto it = open_.find(entry);
+  if (it == open_.end()) return;
+  it->second = wall();
+  left_.insert(entry);
+  save();
+  if (rounds_ > 0) planned_ = false;  // sooner than the next
+  rounds_ = 0;
+  plan(look_);
+}
+
+// Of what is left; what runs stays.
+void RemoteOpen::drop_oldest() {
+  const auto oldest = std::min_element(left_.begin(), left_.end(),
+                                       [this](const Entry& a, const Entry& b) { return open_.at(a) < open_.at(b); });
+  if (oldest == left_.end()) return;
+  open_.erase(*oldest);
+  left_.erase(oldest);
 }
 
 void RemoteOpen::save() const {
@@ -38,12 +84,32 @@ void RemoteOpen::save() const {
   }
   const std::string next = file_ + ".new";
   std::ofstream out(next, std::ios::trunc);
-  for (const auto& [service, url, path] : open_) out << service << ' ' << url << ' ' << path << '\n';
+  for (const auto& [entry, since] : open_) {
+    const auto& [service, url, path] = entry;
+    out << service << ' ' << url << ' ' << path << ' ' << since << '\n';
+  }
   out.close();
   if (out) ::rename(next.c_str(), file_.c_str());
 }
 
+void RemoteOpen::plan(Millis delay) {
+  if (std::exchange(planned_, true)) return;
+  if (again_) loop_.post([old = std::shared_ptr<net::Timer>(std::move(again_))] {});  // we may be in it
+  again_ = loop_.after(delay, [this] {
+    planned_ = false;
+    take_back();
+  });
+}
+
 void RemoteOpen::take_back() {
+  ++rounds_;
+  const std::int64_t now = wall();
+  const auto old = std::erase_if(left_, [&](const Entry& entry) {
+    if (now - open_.at(entry) < kLeftAtMostMs) return false;
+    open_.erase(entry);
+    return true;
+  });
+  if (old > 0) save();
   const std::set<Entry> left = left_;
   for (const Entry& entry : left) {
     const auto& all = services_.list();
@@ -54,10 +120,7 @@ void RemoteOpen::take_back() {
     left_.erase(entry);
     cancel(entry, *service);
   }
-  if (!left_.empty() && ++looks_ < times_.looks) {
-    loop_.post([old = std::shared_ptr<net::Timer>(std::move(again_))] {});  // we may be in it
-    again_ = loop_.after(times_.look, [this] { take_back(); });
-  }
+  if (!left_.empty()) plan(look_ * (1 << std::min(rounds_, kDoublings)));
 }
 
 void RemoteOpen::cancel(const Entry& entry, const ServiceInfo& service) {
@@ -71,13 +134,11 @@ void RemoteOpen::cancel(const Entry& entry, const ServiceInfo& service) {
   *at = http_.send(std::move(request), [this, at, entry](const Result<net::ClientResponse>& answer) {
     const auto over = std::move(*at);
     calls_.erase(at);
-    // Whatever it says, it has heard of it; one that had ended says 4xx.
-    if (answer && answer->status < 500 && answer->status != 429)
-      return remove(std::get<0>(entry), std::get<1>(entry), std::get<2>(entry));
+    if (answer && cancel_heard(answer->status)) return remove(entry);
+    const auto it = open_.find(entry);
+    if (it == open_.end() || it->second == 0) return;
     left_.insert(entry);
-    if (++looks_ >= times_.looks) return;
-    loop_.post([old = std::shared_ptr<net::Timer>(std::move(again_))] {});
-    again_ = loop_.after(times_.look, [this] { take_back(); });
+    plan(look_ * (1 << std::min(rounds_, kDoublings)));
   });
 }
 

@@ -66,6 +66,10 @@ bool same_service(const std::string& base, const std::string& url) {
   return within(a->host, "replicate.com") && (within(b->host, "replicate.com") || within(b->host, "replicate.net"));
 }
 
+bool cancel_heard(int status) {
+  return status / 100 == 2 || status == 404 || status == 409 || status == 410;
+}
+
 std::optional<Millis> retry_after(const Headers& headers, std::int64_t wall_ms) {
   const auto value = [&](const char* name) -> std::string {
     const auto it = headers.find(name);

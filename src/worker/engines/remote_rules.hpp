@@ -21,6 +21,9 @@ Result<> safe_for_keys(const std::string& url);
 // A URL that the service itself gave, to which its key may be sent.
 bool same_service(const std::string& base, const std::string& url);
 
+// It will not go on: cancelled, or not there any more.
+bool cancel_heard(int status);
+
 // retry-after-ms, or Retry-After in seconds or as a date. None: it does not say.
 std::optional<Millis> retry_after(const Headers& headers, std::int64_t wall_ms);
 

@@ -119,7 +119,7 @@ void RemoteRun::stop() {
   });
 }
 
-// And ends when that was heard.
+// And ends when that was heard, or after a while.
 void RemoteRun::cancel_there(RemoteEnd last) {
   if (over_) return;
   const auto keep = shared_from_this();
@@ -130,7 +130,10 @@ void RemoteRun::cancel_there(RemoteEnd last) {
   setup_.loop.post([old = std::shared_ptr<net::Timer>(std::move(later_))] {});  // we may be in it
   setup_.loop.post([old = std::shared_ptr<net::Timer>(std::move(patience_))] {});
   const auto at_last = std::make_shared<RemoteEnd>(std::move(last));
-  request(*what, setup_.url + what->path, [this, at_last](const Answer&) { end(std::move(*at_last)); });
+  request(*what, setup_.url + what->path, [this, at_last](const Answer& answer) {
+    heard_there_ = answer && cancel_heard(answer->status);
+    end(std::move(*at_last));
+  });
   patience_ = setup_.loop.after(setup_.times.cancel, [weak = weak_from_this(), at_last] {
     if (const auto self = weak.lock()) self->end(std::move(*at_last));
   });
@@ -164,6 +167,7 @@ void RemoteRun::end(RemoteEnd done) {
   if (over_) return;
   const auto keep = shared_from_this();
   over_ = true;
+  done.left_open = !heard_there_ && cancelling();
   calls_.clear();
   setup_.loop.post([keep] {});  // we may be in one of its timers
   if (const auto tell = std::exchange(heard_.ended, nullptr)) tell(std::move(done));

@@ -25,6 +25,7 @@ struct RemoteTimes {
   Millis lost{60'000};      // without an answer while it works
   Millis silence{600'000};  // of one answer
   Millis cancel{10'000};    // for the service to hear of it
+  Millis look{1'000};       // then until it is told again; doubles
 };
 
 struct RemoteFile {  // that the service made: here already, or to be fetched without a key
@@ -37,6 +38,7 @@ struct RemoteEnd {
   std::optional<double> cost;     // as the service states it
   std::optional<double> seconds;  // of its machine, as it states them
   std::optional<std::uint64_t> tokens_in, tokens_out;
+  bool left_open = false;  // it may go on there: that it is cancelled was not heard
 };
 
 class RemoteRun : public std::enable_shared_from_this<RemoteRun> {
@@ -108,7 +110,7 @@ class RemoteRun : public std::enable_shared_from_this<RemoteRun> {
   std::unique_ptr<net::Timer> later_, patience_;
   std::optional<Instant> trouble_since_;
   int waits_ = 0;
-  bool awaiting_ = false, stopping_ = false, ending_ = false, over_ = false;
+  bool awaiting_ = false, stopping_ = false, ending_ = false, heard_there_ = false, over_ = false;
 };
 
 std::shared_ptr<RemoteRun> make_openai_run(RemoteRun::Setup setup, RemoteRun::Heard heard);

@@ -25,9 +25,7 @@ bool plain_id(std::string_view text) {
 
 class RunPodRun final : public RemoteRun {
  public:
-  RunPodRun(Setup setup, Heard heard) : RemoteRun(std::move(setup), std::move(heard)) {
-    if (setup_.url.ends_with("/v2")) setup_.url.resize(setup_.url.size() - 3);
-  }
+  using RemoteRun::RemoteRun;
 
   void start() override {
     const std::string op = setup_.op.empty() ? "run" : setup_.op;

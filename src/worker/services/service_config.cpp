@@ -39,13 +39,14 @@ std::string without_blanks(std::string_view text) {
   return std::string(text);
 }
 
-// Where its routes begin: what is typed often ends in the "/v1" that they begin with.
-std::string base_url(std::string_view url) {
+// Where its routes begin: what is typed often ends in the "/v1" that they begin with, RunPod's in "/v2".
+std::string base_url(std::string_view kind, std::string_view url) {
   const auto drop = [&](std::string_view tail) {
     if (url.ends_with(tail)) url.remove_suffix(tail.size());
   };
   while (url.ends_with('/')) url.remove_suffix(1);
   drop("/v1");
+  if (kind == "runpod") drop("/v2");
   while (url.ends_with('/')) url.remove_suffix(1);
   return std::string(url);
 }
@@ -92,7 +93,7 @@ Result<ServiceConfig> parse_service(std::string_view text) {
   if (auto url = net::parse_url(out.url); !url || (url->scheme != "http" && url->scheme != "https"))
     return bad_service(text, "it needs a URL such as http://127.0.0.1:11434.");
   if (out.url.find_first_of("?#") != std::string::npos) return bad_service(text, "its URL must have no query.");
-  out.url = base_url(out.url);
+  out.url = base_url(out.kind, out.url);
   return out;
 }
 

@@ -14,7 +14,7 @@ namespace grange::worker {
 struct ServiceConfig {
   std::string name;  // "": its kind
   std::string kind;
-  std::string url;  // no slash at the end, and no /v1
+  std::string url;  // no slash at the end, and no /v1 (of RunPod no /v2)
   std::string key;
 };
 

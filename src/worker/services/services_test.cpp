@@ -37,6 +37,8 @@ TEST(ServiceConfig, KindsNamesAndUrls) {
   ASSERT_TRUE(named.ok());
   EXPECT_EQ(named->name, "big");
   EXPECT_EQ(named->url, "http://10.0.0.7:8000/base");
+  EXPECT_EQ(parse_service("runpod=https://api.runpod.ai/v2/")->url, "https://api.runpod.ai");
+  EXPECT_EQ(parse_service("openai=http://10.0.0.7:8000/v2")->url, "http://10.0.0.7:8000/v2");
   for (const char* bad : {"", "ollama", "=http://x", "nothing=http://x:1", "a b:ollama=http://x:1", "ollama=ftp://x",
                           "ollama=http://x:1/?a=b", "ollama=http://x:99999"}) {
     EXPECT_FALSE(parse_service(bad).ok()) << bad;

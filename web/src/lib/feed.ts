@@ -129,6 +129,7 @@ export class Feed {
   }
 
   private dial(): void {
+    this.release(this.socket); // one that was still on its way
     if (this.next !== null && this.current === 'lost') this.turn('repair');
     let socket: SocketLike;
     try {

@@ -11,6 +11,7 @@ export interface Line {
   open: boolean; // its end has not come
 }
 export const kLinesKept = 50_000;
+export const kLineChars = 16_384; // of a line without an end the rest is not shown
 const ansi = /\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007]*\u0007/g;
 
 export class LogBook {
@@ -31,7 +32,7 @@ export class LogBook {
       const begun = this.open.get(name);
       // A carriage return begins the line again, as progress bars do.
       if (begun) {
-        begun.text = tail(begun.text + part);
+        begun.text = tail(begun.text.length > kLineChars && !part.includes('\r') ? begun.text : begun.text + part);
         if (ends) {
           begun.open = false;
           this.open.delete(name);
@@ -60,5 +61,6 @@ export class LogBook {
 function tail(text: string): string {
   const clean = text.endsWith('\r') ? text.slice(0, -1) : text;
   const at = clean.lastIndexOf('\r');
-  return at < 0 ? clean : clean.slice(at + 1);
+  const last = at < 0 ? clean : clean.slice(at + 1);
+  return last.length > kLineChars ? `${last.slice(0, kLineChars)}… (a longer line: download the log to read it)` : last;
 }
