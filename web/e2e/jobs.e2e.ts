@@ -49,6 +49,11 @@ describe('from submit to result', () => {
     await page.getByRole('radio', { name: 'Job file' }).check({ force: true });
     await page.locator('textarea').fill('{"comand": ["true"]}');
     await page.getByText('Did you mean "command"?').waitFor();
+    await page.getByRole('button', { name: 'Submit' }).click();
+    await page.getByText('The server did not take it.').waitFor();
+    expect(await page.getByRole('alert').count()).toBe(1);
+    await page.locator('textarea').fill('{"command": ["true"]}');
+    await until('what was said of another draft is gone', async () => (await page.getByRole('alert').count()) === 0);
     expect((await farm.get<{ total_jobs: number }>('/api/stats')).total_jobs).toBe(before);
     await close();
   });
@@ -77,6 +82,8 @@ describe('jobs', () => {
     await page.getByRole('button', { name: 'Cancel', exact: true }).click();
     await page.getByRole('button', { name: 'Cancel the job' }).click();
     await page.locator('.page-head').getByText('cancelled').waitFor();
+    await page.getByText('0 of 1 task completed').waitFor();
+    expect(await page.getByTestId('progress').textContent()).toBe('0\u202f%');
     expect((await farm.ended(job)).status).toBe('cancelled');
     await close();
   });
@@ -138,6 +145,14 @@ describe('jobs', () => {
 });
 
 describe('addresses and keys', () => {
+  it('shows when jobs were submitted also on a small screen', async () => {
+    const { page, close } = await open(browser, farm.url, '#/jobs', { width: 1280 });
+    const heading = (await page.getByRole('columnheader', { name: 'Submitted' }).boundingBox())!;
+    const grid = (await page.getByRole('grid', { name: 'Jobs' }).boundingBox())!;
+    expect(heading.x + heading.width).toBeLessThanOrEqual(grid.x + grid.width);
+    await close();
+  });
+
   it('opens what an address says', async () => {
     const job = await farm.submit({ name: 'linked', count: 40, command: ['echo', 'x'] });
     await farm.ended(job);
@@ -167,6 +182,11 @@ describe('addresses and keys', () => {
     await page.keyboard.type('linked');
     await until('the list is filtered', async () => (await page.getByRole('row').count()) === 2);
     await page.keyboard.press('Escape');
+    await until('all are there again', async () => !page.url().includes('q=') && (await page.getByRole('row').count()) > 2);
+    await page.keyboard.press('/');
+    await page.keyboard.type('linked');
+    await until('the list is filtered again', async () => (await page.getByRole('row').count()) === 2);
+    await page.keyboard.press('Tab');
     await page.keyboard.press('j');
     await page.keyboard.press('Enter');
     await page.getByRole('heading', { name: 'linked' }).waitFor();

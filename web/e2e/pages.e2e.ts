@@ -43,3 +43,27 @@ it.each(pages)('$name', async ({ hash, ready }) => {
   expect(errors.filter((one) => !missing.some((path) => one.includes(path)) && !(missing.length && /api\/workers\/w-/.test(one)))).toEqual([]);
   await close();
 });
+
+it('charts are drawn, and show together what was at the pointer', async () => {
+  const { page, errors, close } = await open(browser, farm.url, '#/');
+  await page.waitForFunction(() => document.querySelectorAll('main figure .u-over').length === 4);
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll<HTMLCanvasElement>('main figure canvas')].every((canvas) => {
+      const { data } = canvas.getContext('2d')!.getImageData(0, 0, canvas.width, canvas.height);
+      return data.some((alpha, i) => i % 4 === 3 && alpha > 0);
+    }),
+  );
+  const box = (await page.locator('main figure .u-over').first().boundingBox())!;
+  const shown = page.locator('main figure .keys > .num'); // the time at the pointer
+  expect(await shown.count()).toBe(0);
+  await page.mouse.move(box.x + box.width - 10, box.y + 20);
+  await page.waitForFunction(() => document.querySelectorAll('main figure .keys > .num').length === 4);
+  expect(new Set(await shown.allTextContents()).size).toBe(1);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width - 40, box.y + 30, { steps: 3 });
+  await page.mouse.up();
+  await page.mouse.move(box.x + 5, box.y - 60);
+  await page.waitForFunction(() => document.querySelectorAll('main figure .keys > .num').length === 0);
+  expect(errors.filter((one) => !missing.some((path) => one.includes(path)))).toEqual([]);
+  await close();
+});

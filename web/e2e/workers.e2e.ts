@@ -74,13 +74,33 @@ it('shows the one line for another machine, and the machine as it comes', async 
   await page.keyboard.press('a');
   const dialog = page.getByRole('dialog', { name: 'Add a machine' });
   await dialog.getByText(/grange worker --server http/).waitFor();
+  await dialog.getByText('grange up --host 0.0.0.0').waitFor();
   await dialog.getByText('Waiting for a machine').waitFor();
+  expect(await dialog.getByRole('link', { name: /machine-/ }).count()).toBe(0);
   expect(await findings(page)).toEqual([]);
   farm.add_worker('newcomer');
   await dialog.getByRole('link', { name: /newcomer/ }).waitFor();
   await dialog.getByRole('button', { name: 'Done' }).click();
   await page.getByRole('heading', { name: 'newcomer' }).waitFor();
   expect(real(errors)).toEqual([]);
+  await close();
+});
+
+it('takes none for new that was there', async () => {
+  const { page, close } = await open(browser, farm.url, '#/workers?add=1');
+  const dialog = page.getByRole('dialog', { name: 'Add a machine' });
+  const seen: number[] = [];
+  await dialog.waitFor();
+  await until('machines are read', async () => {
+    seen.push(await dialog.getByRole('link').count());
+    return (await page.locator('[data-worker]').count()) > 0;
+  });
+  seen.push(await dialog.getByRole('link').count());
+  expect(Math.max(...seen)).toBe(0);
+  await page.goto(`${farm.url}#/workers/no-such`);
+  await page.getByText('There is no worker “no-such”').waitFor();
+  await page.getByRole('link', { name: 'All workers' }).last().click();
+  await page.getByRole('heading', { name: 'machine-3' }).waitFor();
   await close();
 });
 

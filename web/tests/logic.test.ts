@@ -2,10 +2,11 @@ import { describe, expect, it } from 'vitest';
 import { read_events } from '../src/lib/api';
 import { job_of_fact } from '../src/lib/farm.svelte';
 import * as format from '../src/lib/format';
-import { act_all, can, eta, pace, sample, shown_state } from '../src/lib/jobs';
+import { act_all, can, eta, pace, sample, share_of, shown_of, shown_state } from '../src/lib/jobs';
 import { name_of } from '../src/lib/keys';
 import { href, match, parse } from '../src/lib/routes_match';
-import type { Fact, Grid, History, Job, JobFile, LogLine, Task, WorkerFailure } from '../src/lib/types';
+import type { Fact, Grid, History, Job, JobFile, LogLine, Task, Worker, WorkerFailure } from '../src/lib/types';
+import { arrivals, here } from '../src/lib/workers';
 import { group } from '../src/pages/jobs/failures';
 import { parents_of, place } from '../src/pages/jobs/graph';
 import { cell_at, clamp, counts_of, layout, read_range, room, sums, tasks_of, write_range, zoom } from '../src/pages/jobs/grid';
@@ -104,6 +105,28 @@ describe('jobs', () => {
     // A retry takes back ends: the pace begins anew. Old samples go.
     expect(sample(seen, now + 1000, 3)).toEqual([{ at: now + 1000, ended: 3 }]);
     expect(sample(seen, now + 300_000, 99)).toHaveLength(2);
+  });
+  it('does not put off the end while nothing changes', () => {
+    const start = Date.parse('2026-01-01T00:10:00Z');
+    let seen: { at: number; ended: number }[] = [];
+    for (let s = 0; s <= 10; s += 5) seen = sample(seen, start + s * 1000, 20 + s);
+    const live = job({ completed_tasks: 30 });
+    const at = start + 10_000;
+    expect(eta(live, seen, at)).toBeCloseTo(70_000);
+    for (let s = 0; s < 60; s += 5) seen = sample(seen, at + s * 1000, 30); // told again, unchanged
+    expect(eta(live, seen, at + 20_000)).toBeCloseTo(50_000);
+    expect(eta(live, seen, at + 69_000)).toBeCloseTo(1000);
+    expect(eta(live, seen, at + 71_000)).toBeNull();
+    // The same before there is a pace.
+    const once = sample([], Date.parse('2026-01-01T00:00:10Z'), 50);
+    expect(eta(job({ completed_tasks: 50 }), once, Date.parse('2026-01-01T00:00:14Z'))).toBeCloseTo(6000);
+  });
+  it('counts of one that is over what it completed', () => {
+    const counts = { total_tasks: 300, completed_tasks: 28, failed_tasks: 2, cancelled_tasks: 270 };
+    expect(shown_of(job({ ...counts, status: 'cancelled' }))).toBe(28);
+    expect(share_of(job({ ...counts, status: 'failed' }))).toBeCloseTo(9.33, 2);
+    expect(shown_of(job({ ...counts, cancelled_tasks: 0 }))).toBe(30);
+    expect(share_of(job({ total_tasks: 0 }))).toBe(0);
   });
   it('becomes what a fact says', () => {
     const fact = (type: string, data: object): Fact => ({ event: 1, topic: 'jobs', type, time: '2026-01-01T00:01:00Z', data });
@@ -218,11 +241,25 @@ describe('output', () => {
   });
 });
 
+describe('machines', () => {
+  const worker = (id: string, connected = true) => ({ id, connected }) as Worker;
+  it('have arrived only against those that were there', () => {
+    expect(arrivals([worker('a')], null)).toEqual([]);
+    const before = here([worker('a'), worker('b', false)]);
+    expect(arrivals([worker('a'), worker('b', false)], before)).toEqual([]);
+    expect(arrivals([worker('a'), worker('b'), worker('c'), worker('d', false)], before).map((one) => one.id)).toEqual(['b', 'c']);
+  });
+});
+
 describe('attempts', () => {
   const failure = (over: Partial<WorkerFailure>): WorkerFailure => ({ id: 1, worker_id: 'w-1', job_id: '7', task_id: '7/1', index: 1, attempt: 1, failure: 'exit_code', fault: 'job', stage: 'execute', message: 'exit code 3: at 0x7f21', failed_at: '', ...over });
   it('puts together what means the same', () => {
     const groups = group([failure({}), failure({ index: 2, worker_id: 'w-2', message: 'exit code 3: at 0x99' }), failure({ failure: 'timeout', message: 'too long' })]);
     expect(groups.map((one) => [one.failure, one.attempts.length, one.tasks, one.workers.length])).toEqual([['exit_code', 2, 2, 2], ['timeout', 1, 1, 1]]);
+  });
+  it('quotes the task that it names', () => {
+    const [one] = group([failure({ index: 9, message: 'exit code 3: shard 9' }), failure({ index: 4, message: 'exit code 3: shard 4' })]);
+    expect([one!.message, one!.first.index]).toEqual(['exit code 3: shard 4', 4]);
   });
   it('draws what ran at once in rows of one lane', () => {
     const task = (index: number, worker: string, end: number, ms: number) => ({ index, worker_id: worker, status: 'completed', ended_at: new Date(end).toISOString(), run_ms: ms }) as Task;
@@ -285,6 +322,13 @@ describe('the form of a job', () => {
     expect(file_of({ ...fresh('command'), script: 'x', count: '0', many: 'count' }).errors.count).toBe('At least 1.');
     expect(file_of({ ...fresh('command'), script: 'x', memory: 'much', env: 'no' }).errors).toHaveProperty('memory');
     expect(file_of({ ...fresh('file'), file: '{' }).errors.file).toContain('Not JSON');
+    expect(file_of({ ...fresh('file'), file: 'command = ["true"]' }).errors.file).toContain('grange submit FILE');
+    const script = { ...fresh('command'), script: 'x' };
+    expect(file_of({ ...script, deadline: '0s' }).errors).toHaveProperty('deadline');
+    expect(file_of({ ...script, deadline: '0.5h' }).errors).toEqual({});
+    expect(file_of({ ...script, labels: 'room = attic, os' })).toEqual({ file: { script: 'x', labels: { room: 'attic', os: '*' } }, errors: {} });
+    expect(file_of({ ...script, labels: ' = attic' }).errors.labels).toContain('no name');
+    expect(file_of({ ...script, labels: 'room =' }).errors.labels).toContain('no value');
   });
   it('makes a job file of what is filled in, and no more', () => {
     const draft = { ...fresh('command'), script: 'echo {}', many: 'args' as const, args: 'a\n\n[1, 2]\nb c', labels: 'gpu=a100, os', timeout: '90', retries: '0', after: '7, 8' };

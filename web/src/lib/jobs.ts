@@ -21,6 +21,10 @@ export function parts_of(job: Job): { state: string; n: number }[] {
   ];
 }
 export const ended_of = (job: Job): number => job.completed_tasks + job.failed_tasks + job.cancelled_tasks;
+// The tasks that count as done: of a live job those that have ended, of one that is over those it completed; and their share
+// in percent.
+export const shown_of = (job: Job): number => (over(job) ? job.completed_tasks : ended_of(job));
+export const share_of = (job: Job): number => (job.total_tasks > 0 ? (shown_of(job) / job.total_tasks) * 100 : 0);
 export const title_of = (job: Pick<Job, 'name' | 'id'>): string => job.name || `Job ${job.id}`;
 
 // Run time so far, or in all, in ms.
@@ -39,6 +43,7 @@ const kWindow = 60_000;
 export function sample(samples: readonly Sample[], at: number, ended: number): Sample[] {
   const last = samples.at(-1);
   if (last && ended < last.ended) return [{ at, ended }]; // taken up again
+  if (last && ended === last.ended) return [...samples]; // each sample is a change
   const kept = samples.filter((one, i) => at - one.at <= kWindow || i === samples.length - 1);
   if (last && at - last.at < 200) return kept;
   return [...kept, { at, ended }].slice(-400);
@@ -53,17 +58,20 @@ export function pace(samples: readonly Sample[], now: number): number | null {
   return span < 1500 || last.ended === first.ended ? null : ((last.ended - first.ended) / span) * 1000;
 }
 
-// ms until all tasks have ended at this pace. Without one, at that since the start.
+// ms until all tasks have ended at the pace of the last change, or without one at that since the start. Between changes it
+// falls with the clock; null also when that has run out.
 export function eta(job: Job, samples: readonly Sample[], now: number): number | null {
   if (over(job) || job.open || job.paused) return null;
   const left = job.total_tasks - ended_of(job);
   if (left <= 0) return null;
-  let speed = pace(samples, now);
+  const at = Math.min(now, samples.at(-1)?.at ?? now);
+  let speed = pace(samples, at);
   if (speed === null && job.started_at) {
-    const ms = now - Date.parse(job.started_at);
+    const ms = at - Date.parse(job.started_at);
     if (ms > 1000 && ended_of(job) > 0) speed = (ended_of(job) / ms) * 1000;
   }
-  return speed ? (left / speed) * 1000 : null;
+  const rest = speed ? (left / speed) * 1000 - (now - at) : 0;
+  return rest > 0 ? rest : null;
 }
 
 export type Action = 'cancel' | 'pause' | 'resume' | 'retry';

@@ -54,11 +54,17 @@ export function handle(event: KeyboardEvent): void {
   }
 }
 
-// Escape out of a field gives the keyboard back to the page.
+// Escape out of a field gives the keyboard back to the page, and takes a search back: the browser would empty the field
+// after it has lost the keyboard, and tell nobody.
 export function start(): void {
   addEventListener('keydown', handle);
   addEventListener('keydown', (event) => {
-    if (event.key === 'Escape' && typing(event.target) && !document.querySelector('dialog[open]'))
-      (event.target as HTMLElement).blur();
+    const field = event.target;
+    if (event.key !== 'Escape' || event.isComposing || !typing(field) || document.querySelector('dialog[open]')) return;
+    if (field instanceof HTMLInputElement && field.type === 'search' && field.value) {
+      field.value = '';
+      field.dispatchEvent(new Event('input', { bubbles: true }));
+    }
+    (field as HTMLElement).blur();
   });
 }

@@ -30,6 +30,12 @@ export const name_of = (worker: Worker): string => worker.name || worker.id;
 export const own_labels = (worker: Worker): [string, string][] =>
   Object.entries(worker.labels).filter(([key]) => !key.startsWith('grange.'));
 
+// Which have come since, against those that were connected then; not known then: none.
+export type Here = ReadonlyMap<string, boolean>;
+export const here = (workers: readonly Worker[]): Here => new Map(workers.map((one) => [one.id, one.connected]));
+export const arrivals = (workers: readonly Worker[], before: Here | null): Worker[] =>
+  before ? workers.filter((one) => one.connected && !before.get(one.id)) : [];
+
 export interface Held extends ServiceModel {
   service: string;
   kind: string;

@@ -6,7 +6,8 @@ export interface Group {
   stage: string;
   message: string;
   fault: string;
-  attempts: WorkerFailure[];
+  first: WorkerFailure; // whose message it is
+  attempts: WorkerFailure[]; // newest first
   tasks: number;
   workers: string[];
 }
@@ -22,11 +23,13 @@ export function group(attempts: readonly WorkerFailure[]): Group[] {
     else groups.set(key, [one]);
   }
   return [...groups.values()]
-    .map((list) => ({
-      failure: list[0]!.failure,
-      stage: list[0]!.stage ?? '',
-      message: list[0]!.message ?? '',
-      fault: list[0]!.fault ?? '',
+    .map((list) => ({ first: list.at(-1)!, list }))
+    .map(({ first, list }) => ({
+      failure: first.failure,
+      stage: first.stage ?? '',
+      message: first.message ?? '',
+      fault: first.fault ?? '',
+      first,
       attempts: list,
       tasks: new Set(list.map((one) => one.index)).size,
       workers: [...new Set(list.map((one) => one.worker_id ?? ''))].filter(Boolean),

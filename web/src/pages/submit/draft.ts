@@ -202,7 +202,9 @@ export function file_of(draft: Draft): { file: JobFile; errors: Errors } {
       if (file && typeof file === 'object' && !Array.isArray(file)) return { file: file as JobFile, errors };
       errors.file = 'A job file is an object: {"command": […]}.';
     } catch (error) {
-      errors.file = `Not JSON: ${(error as Error).message}`;
+      errors.file = /^\s*\{/.test(draft.file)
+        ? `Not JSON: ${(error as Error).message}`
+        : 'This takes a job file as JSON: {"command": […]}. One in TOML goes with: grange submit FILE';
     }
     return { file: {} as JobFile, errors };
   }
@@ -342,9 +344,11 @@ export function file_of(draft: Draft): { file: JobFile; errors: Errors } {
   const labels: Record<string, string> = {};
   for (const one of draft.labels.split(/[\n,]/).map((part) => part.trim()).filter(Boolean)) {
     const at = one.indexOf('=');
-    if (at === 0) errors.labels = `“${one}” has no name.`;
-    else if (at < 0) labels[one] = '*';
-    else labels[one.slice(0, at)] = one.slice(at + 1);
+    const name = (at < 0 ? one : one.slice(0, at)).trim();
+    const value = at < 0 ? '*' : one.slice(at + 1).trim();
+    if (!name) errors.labels = `“${one}” has no name.`;
+    else if (!value) errors.labels = `“${one}” has no value. Leave the = away if any will do.`;
+    else labels[name] = value;
   }
   if (Object.keys(labels).length) file.labels = labels;
   put(file, 'priority', figure('priority', { least: -1000, most: 1000 }));
@@ -353,6 +357,7 @@ export function file_of(draft: Draft): { file: JobFile; errors: Errors } {
   put(file, 'timeout', duration('timeout'));
   put(file, 'start_in', duration('start_in'));
   put(file, 'finish_in', duration('deadline'));
+  if (text('deadline') && !errors.deadline && !parseFloat(text('deadline'))) errors.deadline = 'That is no time at all. Such as 2h.';
   const after = draft.after.split(/[\s,]+/).filter(Boolean);
   if (after.length) file.after = after;
   put(file, 'user', text('user'));
