@@ -14,6 +14,10 @@ if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-subobject-linkage)  # GCC takes each file but the outermost for a header
 endif()
 
+if(GRANGE_SANITIZE)
+  add_compile_definitions(_GLIBCXX_ASSERTIONS)  # an empty optional that is read, an index past the end
+endif()
+
 add_library(grange_flags INTERFACE)
 target_compile_options(grange_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
 if(GRANGE_SANITIZE STREQUAL "address")
