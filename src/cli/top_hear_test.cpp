@@ -157,19 +157,18 @@ TEST(TopLog, FindsTheEndOfALongOne) {
   }
 }
 
-// Each line once looked through all before it: a page of this would have taken days.
+// Each line once looked through all before it: this would have taken minutes, and a whole page days.
 TEST(TopLog, ManyShortLinesAreQuicklyTaken) {
   LogTail tail;
   json::array page;
-  for (int i = 0; i < 60; ++i)
+  for (int i = 0; i < 10; ++i)
     page.push_back(json::object{
         {"cursor", i + 1}, {"index", i % 2}, {"stream", "stdout"}, {"text", std::string(64 << 10, '\n') + "half"}});
   (void)tail.take(page);
   ASSERT_EQ(tail.lines.size(), 1000u);
   EXPECT_EQ(tail.lines.back().text, "half");
   json::array rest;
-  rest.push_back(json::object{{"cursor", 70}, {"index", 1}, {"stream", "stdout"}, {"text", " and whole\n"}});
-  tail.low = tail.cursor;
+  rest.push_back(json::object{{"cursor", 11}, {"index", 1}, {"stream", "stdout"}, {"text", " and whole\n"}});
   (void)tail.take(rest);
   EXPECT_EQ(tail.lines.back().text, "half and whole");
   EXPECT_TRUE(tail.lines.back().ended);
