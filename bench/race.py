@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time to the first token as a race reports it, against what a direct client sees, in turns, on the same service.
 
-    .venv/bin/python bench/race.py [--rounds 10] [--repeats 5] [--real] [--json]
+    .venv/bin/python bench/race.py [--rounds 10] [--repeats 5] [--real] [--cache] [--json]
 
 The service is a double of llama.cpp's server that thinks for 20 ms; with --real, a true one with SmolLM2-135M. The
 direct client sends the same request on a connection of its own and stops the clock at the first piece of text.
@@ -33,7 +33,7 @@ PROMPT = "Name three colours."
 TOKENS = 16
 
 
-def direct(url, model, number):
+def direct(url, model, number, cache):
     """Milliseconds to the first text, and the tokens that the service counted."""
     where = urllib.parse.urlparse(url)
     body = {
@@ -44,7 +44,7 @@ def direct(url, model, number):
         "stream": True,
         "stream_options": {"include_usage": True},
         "seed": number,
-        "cache_prompt": False,  # as a race asks
+        "cache_prompt": cache,  # as the race asks
     }
     with contextlib.closing(http.client.HTTPConnection(where.hostname, where.port, timeout=60)) as connection:
         connection.connect()
@@ -79,8 +79,9 @@ def measure(given, service, folder):
         until_model(url, service.model)
         race = [given.grange, "race", "llm", "--model", service.model, "--prompt", PROMPT, "--max-tokens", str(TOKENS)]
         race += ["--num-ctx", "512", "--temperature", "0", "--repeats", str(given.repeats), "--json"]
+        race += ["--cache"] if given.cache else []
         raced, alone, gaps, counts = [], [], [], set()
-        direct(service.url, service.model, 0)
+        direct(service.url, service.model, 0, given.cache)
         for _ in range(given.rounds):
             done = subprocess.run(
                 race, env={**env, "GRANGE_URL": url}, capture_output=True, text=True, check=True, timeout=300
@@ -88,7 +89,7 @@ def measure(given, service, folder):
             run = json.loads(done.stdout.strip().splitlines()[-1])["run_id"]
             with urllib.request.urlopen(f"{url}/api/runs/{run}", timeout=30) as answer:
                 samples = json.load(answer)["summary"]["samples"]
-            here = [direct(service.url, service.model, n) for n in range(given.repeats)]
+            here = [direct(service.url, service.model, n, given.cache) for n in range(given.repeats)]
             counts |= {s["metrics"]["gen_tokens"] for s in samples} | {made for _, made in here}
             raced += [s["metrics"]["ttft_ms"] for s in samples]
             alone += [first for first, _ in here]
@@ -113,6 +114,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--real", action="store_true", help="a true model")
+    parser.add_argument("--cache", action="store_true", help="prompts from the cache: the model's time varies less")
     parser.add_argument("--grange", default=str(ROOT / "build/release/grange"))
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -125,7 +127,12 @@ def main():
     )
     report = {
         "what": "race_ttft",
-        "settings": {"rounds": given.rounds, "repeats": given.repeats, "service": "real" if given.real else "double"},
+        "settings": {
+            "rounds": given.rounds,
+            "repeats": given.repeats,
+            "service": "real" if given.real else "double",
+            "cache": given.cache,
+        },
         **measured,
         "machine": {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
         "commit": commit.stdout.strip(),
