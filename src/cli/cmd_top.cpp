@@ -39,11 +39,15 @@ class TopSignals {
     sigemptyset(&set_);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGWINCH}) sigaddset(&set_, number);
     pthread_sigmask(SIG_BLOCK, &set_, &before_);
+    // Never called, since it is blocked: ncurses ignores SIGTSTP while it draws, which throws a pending one away, and
+    // leaves alone what somebody handles.
+    signal(SIGTSTP, [](int) {});
     fd_ = signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd_ < 0) throw Exit{kFailed, fmt::format("Signals cannot be read here: {}", std::strerror(errno))};
   }
   ~TopSignals() {
     close(fd_);
+    signal(SIGTSTP, SIG_DFL);
     pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
   TopSignals(const TopSignals&) = delete;

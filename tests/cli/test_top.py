@@ -7,6 +7,7 @@ import pathlib
 import re
 import signal
 import socket
+import time
 
 import pytest
 from cli_farm import Farm, eventually, grange
@@ -139,9 +140,13 @@ def test_the_terminal_is_given_back(farm, way, code):
         assert t.restored()
 
 
+def state_of(pid):
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
 def test_stopped_and_continued(farm):
     def state():
-        return pathlib.Path(f"/proc/{t.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state_of(t.process.pid)
 
     with top(farm.url) as t:
         t.wait("Overview")
@@ -154,6 +159,21 @@ def test_stopped_and_continued(farm):
         t.wait("Overview")
         t.type("q")
         assert t.code() == 0 and t.restored()
+
+
+def test_a_stop_while_it_draws_is_not_lost(farm):
+    with top(farm.url) as t:
+        t.wait("Overview")
+        for turn in range(60):
+            t.type("?x")
+            time.sleep(turn % 20 / 10_000)
+            t.type("\x1a")
+            eventually(lambda: state_of(t.process.pid) == "T", seconds=5, what=f"stop {turn}")
+            t.read(0)
+            t.process.send_signal(signal.SIGCONT)
+        t.wait("Overview")
+        t.type("q")
+        assert t.code() == 0
 
 
 def test_the_terminal_that_goes_ends_it(farm):
