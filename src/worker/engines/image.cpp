@@ -2,14 +2,13 @@
 #include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <random>
-#include <unordered_map>
 
 #include "ai/workflow.hpp"
 #include "worker/engines/argument.hpp"
 #include "worker/engines/base64.hpp"
 #include "worker/engines/comfy_open.hpp"
 #include "worker/engines/comfy_run.hpp"
-#include "worker/engines/engines.hpp"
+#include "worker/engines/held_tasks.hpp"
 #include "worker/engines/mock_picture.hpp"
 
 namespace grange::worker {
@@ -50,15 +49,10 @@ std::uint64_t any_seed() {
   return (static_cast<std::uint64_t>(device()) << 21 ^ device()) & ((1ULL << 53) - 1);
 }
 
-std::string open_list_beside(const std::string& folder) {
-  const std::size_t slash = folder.rfind('/');
-  return (slash == std::string::npos ? std::string(".") : folder.substr(0, slash)) + "/comfyui-open";
-}
-
 class ImageEngine final : public Engine {
  public:
   ImageEngine(const EngineContext& context, const ComfyTimes& times)
-      : context_(context), times_(times), open_(open_list_beside(context.folder)) {
+      : context_(context), times_(times), open_(file_beside(context.folder, "comfyui-open")), tasks_(context) {
     // What a worker that was killed has left there.
     const auto left = open_.left();
     for (const auto& [id, url] : left) {
@@ -77,28 +71,20 @@ class ImageEngine final : public Engine {
 
   void run(Run run) override {
     const auto task = std::make_shared<ImageTask>();
-    const Fence fence = run.fence;
     task->run = std::move(run);
-    tasks_[{fence.task, fence.attempt}] = task;
-    if (needs_fetching(task->run)) stage(*task, pb::STAGE_DOWNLOAD);
-    const std::weak_ptr<ImageTask> weak = task;
-    auto fetch = fetch_input(context_.blobs, task->run, [this, weak](Result<TaskInput> input) {
-      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
-    });
-    task->input = std::move(fetch);
+    tasks_.start(task, [this](const ImageTaskPtr& t, Result<TaskInput> input) { begin(t, std::move(input)); });
   }
 
   void stop(TaskId id, Attempt attempt, StopHow how) override {
-    const auto it = tasks_.find({id, attempt});
-    if (it == tasks_.end()) return;
-    const ImageTaskPtr task = it->second;
+    const ImageTaskPtr task = tasks_.find(id, attempt);
+    if (!task) return;
     task->stopped = true;
     if (task->comfy && how == StopHow::soft) return task->comfy->stop({"cancelled", "Stopped."});
     if (const auto comfy = task->comfy) {
       cleaners_[task->prompt_id] = comfy;  // it goes on without the task
       comfy->stop({"cancelled", "Stopped."});
     }
-    end(task, failure(pb::FAILURE_CANCELLED, "Stopped."));
+    tasks_.end(task, failure(pb::FAILURE_CANCELLED, "Stopped."));
   }
 
   void freeze(TaskId, Attempt, bool) override {}  // what runs on the service cannot stand still
@@ -107,37 +93,30 @@ class ImageEngine final : public Engine {
 
  private:
   const pb::ImageSpec& spec(const ImageTask& task) const { return task.run.job->spec.image(); }
-  bool lives(const ImageTaskPtr& task) const {
-    const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
-    return it != tasks_.end() && it->second == task;
-  }
-  void stage(const ImageTask& task, pb::Stage stage) {
-    context_.host.stage(task.run.fence.task, task.run.fence.attempt, stage);
-  }
   void event(const ImageTask& task, std::string type, const json::object& data) {
-    context_.host.event(task.run.fence.task, task.run.fence.attempt, std::move(type), json::serialize(data));
+    tasks_.event(task, std::move(type), json::serialize(data));
   }
 
   void begin(const ImageTaskPtr& task, Result<TaskInput> input) {
-    if (!input) return end(task, failure(pb::FAILURE_ENGINE, input.error().message));
+    if (!input) return tasks_.end(task, failure(pb::FAILURE_ENGINE, input.error().message));
     auto argument = argument_of(*input);
-    if (!argument) return end(task, failure(pb::FAILURE_REFUSED, argument.error().message, true));
+    if (!argument) return tasks_.end(task, failure(pb::FAILURE_REFUSED, argument.error().message, true));
     if (spec(*task).workflow_json().empty()) {
       auto params = ai::read_image_params(spec(*task).params_json(), *argument);
-      if (!params) return end(task, failure(pb::FAILURE_REFUSED, params.error().message, true));
+      if (!params) return tasks_.end(task, failure(pb::FAILURE_REFUSED, params.error().message, true));
       task->params = std::move(*params);
       if (!task->params->seed_given) task->params->seed = any_seed();
       task->workflow = ai::txt2img(*task->params);
     } else {
       auto workflow = ai::read_workflow(spec(*task).workflow_json(), *argument);
-      if (!workflow) return end(task, failure(pb::FAILURE_REFUSED, workflow.error().message, true));
+      if (!workflow) return tasks_.end(task, failure(pb::FAILURE_REFUSED, workflow.error().message, true));
       task->workflow = std::move(*workflow);
     }
     place(task);
   }
 
   void place(const ImageTaskPtr& task) {
-    stage(*task, pb::STAGE_STARTUP);
+    tasks_.stage(*task, pb::STAGE_STARTUP);
     auto service =
         context_.services.find(kComfyKinds, spec(*task).service(), task->params ? task->params->checkpoint : "");
     // One that does not list it says better than we could that it is missing.
@@ -155,29 +134,27 @@ class ImageEngine final : public Engine {
     if (spec(*task).stall_ms() > 0) times.stall = Millis(spec(*task).stall_ms());
     task->prompt_id = new_prompt_id();
     open_.add(task->prompt_id, task->service.url);
-    const std::weak_ptr<ImageTask> weak = task;
     ComfyRun::Heard heard;
-    heard.queued = [this, weak](std::size_t ahead) {
-      if (const ImageTaskPtr t = weak.lock(); t && lives(t))
-        context_.host.progress(t->run.fence.task, t->run.fence.attempt, 0, 0,
-                               "waits in the queue of " + t->service.shown.name() + " behind " + std::to_string(ahead));
-    };
-    heard.progress = [this, weak](const ComfyEvent& one) {
-      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) progress(*t, one);
-    };
-    heard.preview = [this, weak](const ComfyEvent& one) {
-      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) preview(*t, one);
-    };
-    heard.ended = [this, weak, id = task->prompt_id](ComfyEnd end) {
+    heard.queued = tasks_.while_held(task, [this](const ImageTaskPtr& t, std::size_t ahead) {
+      tasks_.progress(*t, 0, 0,
+                      "waits in the queue of " + t->service.shown.name() + " behind " + std::to_string(ahead));
+    });
+    heard.progress =
+        tasks_.while_held(task, [this](const ImageTaskPtr& t, const ComfyEvent& one) { progress(*t, one); });
+    heard.preview = tasks_.while_held(task, [this](const ImageTaskPtr& t, const ComfyEvent& one) { preview(*t, one); });
+    heard.ended = [this, id = task->prompt_id,
+                   then = tasks_.while_held(task, [this](const ImageTaskPtr& t, ComfyEnd end) {
+                     comfy_ended(t, std::move(end));
+                   })](ComfyEnd end) mutable {
       open_.remove(id);
       cleaners_.erase(id);
-      if (const ImageTaskPtr t = weak.lock(); t && lives(t)) comfy_ended(t, std::move(end));
+      then(std::move(end));
     };
     task->comfy = std::make_shared<ComfyRun>(
         ComfyRun::Setup{context_.loop, context_.http, context_.clock, task->service.shown.name(), task->service.url,
                         task->service.key, task->prompt_id, task->workflow, times, spec(*task).previews()},
         std::move(heard));
-    stage(*task, pb::STAGE_EXECUTE);
+    tasks_.stage(*task, pb::STAGE_EXECUTE);
     task->comfy->start();
   }
 
@@ -193,7 +170,7 @@ class ImageEngine final : public Engine {
       data["value"] = one.value;
       data["max"] = one.max;
       data["percent"] = std::clamp(100 * one.value / one.max, 0.0, 100.0);
-      context_.host.progress(task.run.fence.task, task.run.fence.attempt, one.value, one.max, "node " + one.node);
+      tasks_.progress(task, one.value, one.max, "node " + one.node);
     }
     event(task, "image_progress", data);
   }
@@ -208,7 +185,8 @@ class ImageEngine final : public Engine {
 
   void comfy_ended(const ImageTaskPtr& task, ComfyEnd ended) {
     task->comfy.reset();
-    if (task->stopped) return end(task, failure(pb::FAILURE_CANCELLED, "Stopped; it was taken back from the service."));
+    if (task->stopped)
+      return tasks_.end(task, failure(pb::FAILURE_CANCELLED, "Stopped; it was taken back from the service."));
     if (ended.failure) {
       context_.services.look_again();
       return fail(task, *ended.failure);
@@ -226,15 +204,13 @@ class ImageEngine final : public Engine {
       return mock(task);
     }
     event(*task, "image_done", {{"ok", false}, {"error", why.name}, {"message", why.message}});
-    end(task, to_result(why));
+    tasks_.end(task, to_result(why));
   }
 
   void mock(const ImageTaskPtr& task) {
     event(*task, "image_restart", {{"engine", "mock"}, {"mock_reason", task->mock_reason}});
-    stage(*task, pb::STAGE_EXECUTE);
-    task->mock_timer = context_.loop.after(Millis{10}, [this, weak = std::weak_ptr<ImageTask>(task)] {
-      const ImageTaskPtr t = weak.lock();
-      if (!t || !lives(t)) return;
+    tasks_.stage(*task, pb::STAGE_EXECUTE);
+    task->mock_timer = context_.loop.after(Millis{10}, tasks_.while_held(task, [this](const ImageTaskPtr& t) {
       const ai::ImageParams params = t->params.value_or(ai::ImageParams());
       t->end = {};
       t->end.wall_seconds = 0.01;
@@ -243,13 +219,13 @@ class ImageEngine final : public Engine {
                                    mock_picture(params.width, params.height, params.seed + i)});
       }
       store(t);
-    });
+    }));
   }
 
   // One picture after the other, then the result.
   void store(const ImageTaskPtr& task) {
     const std::size_t at = task->images.size();
-    if (at == 0) stage(*task, pb::STAGE_UPLOAD);
+    if (at == 0) tasks_.stage(*task, pb::STAGE_UPLOAD);
     if (at == task->end.pictures.size()) return finish(task);
     ComfyPicture& picture = task->end.pictures[at];
     const std::size_t bytes = picture.bytes.size();
@@ -258,11 +234,8 @@ class ImageEngine final : public Engine {
     about["seed"] = task->params ? json::value(task->params->seed) : json::value();
     about["width"] = size ? json::value(size->width) : json::value();
     about["height"] = size ? json::value(size->height) : json::value();
-    const std::weak_ptr<ImageTask> weak = task;
-    auto put = context_.blobs.put(std::move(picture.bytes), [this, weak, about, at](Result<std::string> sha) mutable {
-      const ImageTaskPtr t = weak.lock();
-      if (!t || !lives(t)) return;
-      if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
+    const auto stored = [this, about, at](const ImageTaskPtr& t, Result<std::string> sha) mutable {
+      if (!sha) return tasks_.end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
       about["sha256"] = *sha;
       pb::FileOut& file = *t->result.add_files();
       file.set_path(path_of(*t, about, at));
@@ -272,8 +245,9 @@ class ImageEngine final : public Engine {
       t->images.push_back(std::move(about));
       context_.loop.post([old = std::shared_ptr<Blobs::Wait>(std::move(t->put))] {});
       store(t);
-    });
-    if (lives(task) && task->images.size() == at) task->put = std::move(put);
+    };
+    auto put = context_.blobs.put(std::move(picture.bytes), tasks_.while_held(task, stored));
+    if (tasks_.holds(task) && task->images.size() == at) task->put = std::move(put);
   }
 
   // Two pictures of one name come from different folders of the service.
@@ -307,33 +281,13 @@ class ImageEngine final : public Engine {
     shown.erase("workflow");
     shown["ok"] = true;
     event(*task, "image_done", shown);
-    task->result.set_ok(true);
-    std::string bytes = json::serialize(value);
-    if (bytes.size() <= context_.inline_limit()) {
-      task->result.set_value(std::move(bytes));
-      return end(task, std::move(task->result));
-    }
-    auto put =
-        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<ImageTask>(task)](Result<std::string> sha) {
-          const ImageTaskPtr t = weak.lock();
-          if (!t || !lives(t)) return;
-          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
-          t->result.set_value_sha256(*sha);
-          end(t, std::move(t->result));
-        });
-    if (lives(task)) task->put = std::move(put);
-  }
-
-  void end(const ImageTaskPtr& task, pb::TaskResult result) {
-    tasks_.erase({task->run.fence.task, task->run.fence.attempt});
-    context_.loop.post([task] {});  // we may be inside one of its callbacks
-    context_.host.ended(task->run.fence.task, task->run.fence.attempt, std::move(result));
+    tasks_.complete(task, json::serialize(value));
   }
 
   EngineContext context_;
   ComfyTimes times_;
   ComfyOpen open_;
-  std::unordered_map<AttemptKey, ImageTaskPtr, AttemptKeyHash> tasks_;
+  HeldTasks<ImageTask> tasks_;
   std::map<std::string, std::shared_ptr<ComfyRun>> cleaners_;  // of prompts whose tasks have ended
 };
 

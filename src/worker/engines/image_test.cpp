@@ -25,8 +25,9 @@ class Images : public EngineTest {
           1);
       comfy = std::make_unique<ComfyDouble>(loop);
       services.add("comfyui", "comfyui", comfy->url(), {"a.safetensors"});
-      here = std::make_unique<EngineContext>(EngineContext{
-          loop, host, *stored, client, services, clock, scratch.file("tasks"), "", "", [] { return limits::kInline; }});
+      here = std::make_unique<EngineContext>(EngineContext{loop, host, *stored, client, services, clock,
+                                                           scratch.file("tasks"), "", "",
+                                                           [this] { return inline_limit; }});
       engine = make_image_engine(*here, kQuick);
     });
   }
@@ -65,6 +66,7 @@ class Images : public EngineTest {
     on_loop([&] { out = host.ends.back().result; });
     return out;
   }
+  Bytes inline_limit = limits::kInline;
   std::unique_ptr<net::Listener> blob_server;
   std::vector<std::string> blobs_put;
   std::unique_ptr<Blobs> stored;
@@ -96,6 +98,19 @@ TEST_F(Images, FromParametersToBlobs) {
     ASSERT_EQ(host.of("image_done").size(), 1u);
     EXPECT_EQ(comfy->last_prompt.at("prompt").at("3").at("inputs").at("seed").to_number<int>(), 5);
     EXPECT_EQ(comfy->features, "");  // previews were not asked for
+  });
+}
+
+TEST_F(Images, AResultThatIsLargeIsPartOfOneUpload) {
+  on_loop([&] { inline_limit = 16; });
+  let_it_run();
+  run(spec(), 0, R"(["a cat"])");
+  ASSERT_TRUE(ended());
+  ASSERT_TRUE(result().ok()) << result().message();
+  EXPECT_FALSE(result().value_sha256().empty());
+  on_loop([&] {
+    EXPECT_EQ(blobs_put.size(), 3u);
+    EXPECT_EQ(host.times(pb::STAGE_UPLOAD), 1);
   });
 }
 

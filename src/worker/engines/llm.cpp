@@ -4,14 +4,14 @@
 #include <boost/json/serialize.hpp>
 #include <cstdlib>
 #include <deque>
+#include <map>
 #include <set>
-#include <unordered_map>
 
 #include "ai/llm_stream.hpp"
 #include "ai/mock.hpp"
 #include "net/http_client.hpp"
-#include "worker/engines/engines.hpp"
 #include "worker/engines/failure.hpp"
+#include "worker/engines/held_tasks.hpp"
 #include "worker/engines/llm_task.hpp"
 #include "worker/engines/remote_rules.hpp"
 #include "worker/engines/token_buffer.hpp"
@@ -61,16 +61,16 @@ struct LlmTask {
   std::unique_ptr<net::Timer> mock_timer;
 
   Blobs::WaitPtr put;
+  pb::TaskResult result;
 };
 using LlmTaskPtr = std::shared_ptr<LlmTask>;
 
 class LlmEngine final : public Engine {
  public:
-  explicit LlmEngine(const EngineContext& context) : context_(context), limits_(buffer_limits()) {}
+  explicit LlmEngine(const EngineContext& context) : context_(context), limits_(buffer_limits()), tasks_(context) {}
 
   void run(Run run) override {
     const auto task = std::make_shared<LlmTask>();
-    const Fence fence = run.fence;
     task->run = std::move(run);
     task->buffer = std::make_unique<TokenBuffer>(
         limits_, [this, weak = std::weak_ptr<LlmTask>(task)](const std::string& text, std::size_t n, bool thinking) {
@@ -80,27 +80,18 @@ class LlmEngine final : public Engine {
           if (thinking) data["thinking"] = true;
           event(*t, "llm_token", data);
         });
-    tasks_[{fence.task, fence.attempt}] = task;
-    if (needs_fetching(task->run)) context_.host.stage(fence.task, fence.attempt, pb::STAGE_DOWNLOAD);
-    const std::weak_ptr<LlmTask> weak = task;
-    auto fetch = fetch_input(context_.blobs, task->run, [this, weak](Result<TaskInput> input) {
-      if (const LlmTaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
-    });
-    task->input = std::move(fetch);
+    tasks_.start(task, [this](const LlmTaskPtr& t, Result<TaskInput> input) { begin(t, std::move(input)); });
   }
 
   void stop(TaskId id, Attempt attempt, StopHow) override {
-    const auto it = tasks_.find({id, attempt});
-    if (it == tasks_.end()) return;
-    const LlmTaskPtr task = it->second;
+    const LlmTaskPtr task = tasks_.find(id, attempt);
+    if (!task) return;
     end(task, failure(pb::FAILURE_CANCELLED, "Stopped; the connection to the service was closed."));
   }
 
   void freeze(TaskId id, Attempt attempt, bool on) override {
-    const auto it = tasks_.find({id, attempt});
-    if (it == tasks_.end()) return;
-    const LlmTaskPtr task = it->second;
-    if (task->frozen == on) return;
+    const LlmTaskPtr task = tasks_.find(id, attempt);
+    if (!task || task->frozen == on) return;
     task->frozen = on;
     if (on) {
       task->buffer->flush();
@@ -118,13 +109,9 @@ class LlmEngine final : public Engine {
 
  private:
   const pb::LlmSpec& spec(const LlmTask& task) const { return task.run.job->spec.llm(); }
-  bool lives(const LlmTaskPtr& task) const {
-    const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
-    return it != tasks_.end() && it->second == task;
-  }
   Micros now() const { return Micros{context_.clock.now().mono.us}; }
   void event(const LlmTask& task, std::string type, const json::object& data) {
-    context_.host.event(task.run.fence.task, task.run.fence.attempt, std::move(type), json::serialize(data));
+    tasks_.event(task, std::move(type), json::serialize(data));
   }
 
   void begin(const LlmTaskPtr& task, Result<TaskInput> input) {
@@ -132,7 +119,7 @@ class LlmEngine final : public Engine {
     auto call = read_llm_task(spec(*task), task->run.fence.task.index(), *input);
     if (!call) return end(task, failure(pb::FAILURE_REFUSED, call.error().message, true));
     task->call = std::move(*call);
-    context_.host.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_STARTUP);
+    tasks_.stage(*task, pb::STAGE_STARTUP);
     place(task);
   }
 
@@ -156,7 +143,7 @@ class LlmEngine final : public Engine {
   void pump() {
     auto line = std::exchange(waiting_, {});
     for (const LlmTaskPtr& task : line) {
-      if (!lives(task)) continue;
+      if (!tasks_.holds(task)) continue;
       task->waits = false;
       place(task);
     }
@@ -220,11 +207,13 @@ class LlmEngine final : public Engine {
     request.on_chunk = [this, weak](std::string_view bytes) {
       if (const LlmTaskPtr t = weak.lock(); t && t->stream) heard(t, bytes);
     };
-    context_.host.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_EXECUTE);
+    tasks_.stage(*task, pb::STAGE_EXECUTE);
     task->stream = std::make_unique<ai::LlmStream>(*dialect, task->call.op, http.stream, now());
-    task->http = context_.http.send(std::move(request), [this, weak](Result<net::ClientResponse> answer) {
-      if (const LlmTaskPtr t = weak.lock(); t && lives(t) && t->stream) over(t, answer);
-    });
+    task->http = context_.http.send(
+        std::move(request),
+        tasks_.while_held(task, [this](const LlmTaskPtr& t, const Result<net::ClientResponse>& answer) {
+          if (t->stream) over(t, answer);
+        }));
   }
 
   void heard(const LlmTaskPtr& task, std::string_view bytes) {
@@ -233,9 +222,9 @@ class LlmEngine final : public Engine {
     show(task, events);
     if (task->stream->ended() && !task->tail) {
       // Its answer is complete; what the connection still has to say is waited for a moment, so that it can be kept.
-      task->tail = context_.loop.after(kEndOfAnswer, [this, weak = std::weak_ptr<LlmTask>(task)] {
-        if (const LlmTaskPtr t = weak.lock(); t && lives(t) && t->stream) settle(t);
-      });
+      task->tail = context_.loop.after(kEndOfAnswer, tasks_.while_held(task, [this](const LlmTaskPtr& t) {
+        if (t->stream) settle(t);
+      }));
     }
   }
   void show(const LlmTaskPtr& task, const std::vector<ai::LlmEvent>& events) {
@@ -313,20 +302,18 @@ class LlmEngine final : public Engine {
     task->mock_began = context_.clock.now().mono;
     if (task->call.op != ai::LlmOp::embed)
       task->mock = ai::mock_answer(task->call.text(), task->call.max_tokens.value_or(0), task->call.seed.value_or(0));
-    context_.host.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_EXECUTE);
+    tasks_.stage(*task, pb::STAGE_EXECUTE);
     if (!task->frozen) mock_next(task);
   }
   void mock_next(const LlmTaskPtr& task) {
-    task->mock_timer = context_.loop.after(kMockPiece, [this, weak = std::weak_ptr<LlmTask>(task)] {
-      const LlmTaskPtr t = weak.lock();
-      if (!t || !lives(t)) return;
+    task->mock_timer = context_.loop.after(kMockPiece, tasks_.while_held(task, [this](const LlmTaskPtr& t) {
       if (t->mock_at == t->mock.tokens.size()) return mock_done(t);
       const Instant at = context_.clock.now().mono;
       if (t->mock_at == 0) t->mock_first = at;
       t->buffer->add(t->mock.tokens[t->mock_at++], false, at);
       flush_in_time(t);
       mock_next(t);
-    });
+    }));
   }
   void mock_done(const LlmTaskPtr& task) {
     task->buffer->flush();
@@ -351,25 +338,12 @@ class LlmEngine final : public Engine {
     for (const char* big : {"text", "thinking", "tool_calls", "embeddings"}) done.erase(big);
     done["ok"] = true;
     event(*task, "llm_done", done);
+    task->flush.reset();
+    task->tail.reset();
+    task->mock_timer.reset();
     std::string bytes = json::serialize(value);
-    pb::TaskResult result;
-    result.set_ok(true);
-    if (bytes.size() <= context_.inline_limit()) {
-      result.set_value(std::move(bytes));
-      return end(task, std::move(result));
-    }
-    context_.host.stage(task->run.fence.task, task->run.fence.attempt, pb::STAGE_UPLOAD);
-    auto put =
-        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<LlmTask>(task)](Result<std::string> sha) {
-          const LlmTaskPtr t = weak.lock();
-          if (!t || !lives(t)) return;
-          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
-          pb::TaskResult stored;
-          stored.set_ok(true);
-          stored.set_value_sha256(*sha);
-          end(t, std::move(stored));
-        });
-    if (lives(task)) task->put = std::move(put);
+    if (tasks_.is_large(bytes)) tasks_.stage(*task, pb::STAGE_UPLOAD);
+    tasks_.complete(task, std::move(bytes));
   }
 
   void fail(const LlmTaskPtr& task, const EngineFailure& why) {
@@ -386,7 +360,6 @@ class LlmEngine final : public Engine {
   }
 
   void end(const LlmTaskPtr& task, pb::TaskResult result) {
-    tasks_.erase({task->run.fence.task, task->run.fence.attempt});
     const bool held = task->holds;
     leave_service(*task);
     // Nothing of it may call back any more.
@@ -397,13 +370,13 @@ class LlmEngine final : public Engine {
     task->tail.reset();
     task->mock_timer.reset();
     task->put.reset();
-    context_.host.ended(task->run.fence.task, task->run.fence.attempt, std::move(result));
+    tasks_.end(task, std::move(result));
     if (held) pump();
   }
 
   EngineContext context_;
   TokenBuffer::Limits limits_;
-  std::unordered_map<AttemptKey, LlmTaskPtr, AttemptKeyHash> tasks_;
+  HeldTasks<LlmTask> tasks_;
   std::deque<LlmTaskPtr> waiting_;
   std::map<std::string, std::uint32_t> busy_;
 };

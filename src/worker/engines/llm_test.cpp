@@ -277,6 +277,24 @@ TEST_F(Llm, AMockOnlyWhereItIsAllowedAndLabelled) {
   EXPECT_EQ(std::string(host.ends[2].value().at("text").get_string()).find("Hi"), std::string::npos);
 }
 
+TEST_F(Llm, ALargeResultIsUploadedOnceAndASmallOneNotAtAll) {
+  spec.mutable_llm()->set_allow_mock(true);
+  run(spec);
+  ASSERT_TRUE(ended());
+  on_loop([&] { EXPECT_EQ(host.times(pb::STAGE_UPLOAD), 0); });
+  on_loop([&] {
+    context->inline_limit = [] { return Bytes{16}; };
+    engine = make_llm_engine(*context);
+  });
+  run(spec, 1);
+  ASSERT_TRUE(eventually([&] { return host.times(pb::STAGE_UPLOAD) > 0; }));
+  on_loop([&] {
+    EXPECT_EQ(host.times(pb::STAGE_UPLOAD), 1);
+    engine->stop(task_of(1), 1, StopHow{});  // there is no store here
+  });
+  ASSERT_TRUE(ended(2));
+}
+
 TEST_F(Llm, StopClosesTheConnection) {
   bool closed = false;
   HttpExchangePtr open;

@@ -3,7 +3,7 @@
 #include <boost/json/serialize.hpp>
 #include <cctype>
 #include <cstdlib>
-#include <unordered_map>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -11,7 +11,7 @@
 #include "ai/workflow.hpp"
 #include "net/url.hpp"
 #include "worker/engines/argument.hpp"
-#include "worker/engines/engines.hpp"
+#include "worker/engines/held_tasks.hpp"
 #include "worker/engines/remote_open.hpp"
 #include "worker/engines/remote_run.hpp"
 
@@ -51,66 +51,46 @@ std::string setting(const char* prefix, const std::string& name) {
   return value != nullptr ? value : "";
 }
 
-std::string ledger_beside(const std::string& folder, const char* name) {
-  const std::size_t slash = folder.rfind('/');
-  return (slash == std::string::npos ? std::string(".") : folder.substr(0, slash)) + "/" + name;
-}
-
 class RemoteEngine final : public Engine {
  public:
   RemoteEngine(const EngineContext& context, const RemoteTimes& times)
       : context_(context),
         times_(times),
-        spending_(ledger_beside(context.folder, "remote-spending")),
-        open_(ledger_beside(context.folder, "remote-open"), context.loop, context.http, context.services, context.clock,
-              times.look) {}
+        spending_(file_beside(context.folder, "remote-spending")),
+        open_(file_beside(context.folder, "remote-open"), context.loop, context.http, context.services, context.clock,
+              times.look),
+        tasks_(context) {}
 
   void run(Run run) override {
     const auto task = std::make_shared<RemoteTask>();
-    const Fence fence = run.fence;
     task->run = std::move(run);
-    tasks_[{fence.task, fence.attempt}] = task;
-    if (needs_fetching(task->run)) stage(*task, pb::STAGE_DOWNLOAD);
-    const std::weak_ptr<RemoteTask> weak = task;
-    auto fetch = fetch_input(context_.blobs, task->run, [this, weak](Result<TaskInput> input) {
-      if (const RemoteTaskPtr t = weak.lock(); t && lives(t)) begin(t, std::move(input));
-    });
-    task->input = std::move(fetch);
+    tasks_.start(task, [this](const RemoteTaskPtr& t, Result<TaskInput> input) { begin(t, std::move(input)); });
   }
 
   void stop(TaskId id, Attempt attempt, StopHow how) override {
-    const auto it = tasks_.find({id, attempt});
-    if (it == tasks_.end()) return;
-    const RemoteTaskPtr task = it->second;
+    const RemoteTaskPtr task = tasks_.find(id, attempt);
+    if (!task) return;
     task->stopped = true;
     if (const auto remote = task->remote) {
       if (how == StopHow::hard) stopping_[task->number] = remote;  // it goes on without the task
       remote->stop();
       if (how == StopHow::soft) return;
     }
-    end(task, failure(pb::FAILURE_CANCELLED, "Stopped."));
+    tasks_.end(task, failure(pb::FAILURE_CANCELLED, "Stopped."));
   }
 
   void freeze(TaskId id, Attempt attempt, bool on) override {
-    const auto it = tasks_.find({id, attempt});
-    if (it != tasks_.end() && it->second->remote) it->second->remote->pause(on);
+    const RemoteTaskPtr task = tasks_.find(id, attempt);
+    if (task && task->remote) task->remote->pause(on);
   }
   void resume_output() override {}
   void watch() override {}
 
  private:
   const pb::RemoteSpec& spec(const RemoteTask& task) const { return task.run.job->spec.remote(); }
-  bool lives(const RemoteTaskPtr& task) const {
-    const auto it = tasks_.find({task->run.fence.task, task->run.fence.attempt});
-    return it != tasks_.end() && it->second == task;
-  }
-  void stage(const RemoteTask& task, pb::Stage stage) {
-    context_.host.stage(task.run.fence.task, task.run.fence.attempt, stage);
-  }
   std::int64_t wall() const { return context_.clock.now().wall.ms; }
   void event(const RemoteTask& task, std::string type, const json::object& data) {
-    context_.host.event(task.run.fence.task, task.run.fence.attempt, std::move(type),
-                        without_key(json::serialize(data), task.service.key));
+    tasks_.event(task, std::move(type), without_key(json::serialize(data), task.service.key));
   }
 
   // What is asked for: the argument, or the spec's input with the argument in its places.
@@ -142,10 +122,10 @@ class RemoteEngine final : public Engine {
   }
 
   void begin(const RemoteTaskPtr& task, Result<TaskInput> given) {
-    if (!given) return end(task, failure(pb::FAILURE_ENGINE, given.error().message));
+    if (!given) return tasks_.end(task, failure(pb::FAILURE_ENGINE, given.error().message));
     auto input = input_of(*task, *given);
-    if (!input) return end(task, failure(pb::FAILURE_REFUSED, input.error().message, true));
-    stage(*task, pb::STAGE_STARTUP);
+    if (!input) return tasks_.end(task, failure(pb::FAILURE_REFUSED, input.error().message, true));
+    tasks_.stage(*task, pb::STAGE_STARTUP);
     auto service = find(spec(*task).service());
     if (!service)
       return fail(task, {"unreachable", "This worker holds no key for the service \"" + spec(*task).service() +
@@ -165,33 +145,37 @@ class RemoteEngine final : public Engine {
                            std::move(*input),
                            spec(*task).stream(),
                            times_};
-    const std::weak_ptr<RemoteTask> weak = task;
     RemoteRun::Heard heard;
-    heard.event = [this, weak](const std::string& type, const json::object& data) {
-      if (const RemoteTaskPtr t = weak.lock(); t && lives(t)) event(*t, type, data);
-    };
-    heard.progress = [this, weak](double done, double total, const std::string& text) {
-      if (const RemoteTaskPtr t = weak.lock(); t && lives(t))
-        context_.host.progress(t->run.fence.task, t->run.fence.attempt, done, total, text);
-    };
+    heard.event = tasks_.while_held(task, [this](const RemoteTaskPtr& t, const std::string& type,
+                                                 const json::object& data) { event(*t, type, data); });
+    heard.progress =
+        tasks_.while_held(task, [this](const RemoteTaskPtr& t, double done, double total, const std::string& text) {
+          tasks_.progress(*t, done, total, text);
+        });
     const auto cancelled_by = std::make_shared<std::string>();  // a path of the service
     const std::string name = task->service.shown.name(), url = task->service.url;
     heard.opened = [this, cancelled_by, name, url](const std::string& path) {
       *cancelled_by = path;
       open_.add(name, url, path);
     };
-    heard.ended = [this, weak, cancelled_by, name, url, number = task->number = ++runs_](RemoteEnd over) {
-      if (!cancelled_by->empty())
-        over.left_open ? open_.leave(name, url, *cancelled_by) : open_.remove(name, url, *cancelled_by);
+    auto then = tasks_.while_held(task, [this](const RemoteTaskPtr& t, RemoteEnd over) { ended(t, std::move(over)); });
+    heard.ended = [this, then, cancelled_by, name, url, number = task->number = ++runs_](RemoteEnd over) mutable {
+      if (!cancelled_by->empty()) {
+        if (over.left_open) {
+          open_.leave(name, url, *cancelled_by);
+        } else {
+          open_.remove(name, url, *cancelled_by);
+        }
+      }
       stopping_.erase(number);
-      if (const RemoteTaskPtr t = weak.lock(); t && lives(t)) ended(t, std::move(over));
+      then(std::move(over));
     };
     const std::string& kind = task->service.shown.kind();
     task->remote = kind == "replicate" ? make_replicate_run(std::move(setup), std::move(heard))
                    : kind == "runpod"  ? make_runpod_run(std::move(setup), std::move(heard))
                                        : make_openai_run(std::move(setup), std::move(heard));
     task->began = context_.clock.now().mono;
-    stage(*task, pb::STAGE_EXECUTE);
+    tasks_.stage(*task, pb::STAGE_EXECUTE);
     const auto remote = task->remote;
     remote->start();
   }
@@ -213,9 +197,10 @@ class RemoteEngine final : public Engine {
   void ended(const RemoteTaskPtr& task, RemoteEnd over) {
     task->remote.reset();
     if (task->stopped)
-      return end(task, failure(pb::FAILURE_CANCELLED,
-                               over.left_open ? "Stopped; the service has not heard of it yet, and is told again."
-                                              : "Stopped; it was cancelled at the service."));
+      return tasks_.end(
+          task, failure(pb::FAILURE_CANCELLED, over.left_open
+                                                   ? "Stopped; the service has not heard of it yet, and is told again."
+                                                   : "Stopped; it was cancelled at the service."));
     if (over.failure) return fail(task, *over.failure);
     task->end = std::move(over);
     record_cost(*task);
@@ -243,7 +228,7 @@ class RemoteEngine final : public Engine {
   // One file after the other, then the result.
   void store(const RemoteTaskPtr& task) {
     if (task->stored == task->end.files.size()) return finish(task);
-    if (task->stored == 0) stage(*task, pb::STAGE_UPLOAD);
+    if (task->stored == 0) tasks_.stage(*task, pb::STAGE_UPLOAD);
     RemoteFile& file = task->end.files[task->stored];
     if (!file.bytes.empty()) return put(task, std::move(file.bytes));
     const auto parsed = net::parse_url(file.url);
@@ -253,16 +238,13 @@ class RemoteEngine final : public Engine {
     net::ClientRequest request{.url = file.url};
     request.limit = kFile;
     if (its_own) request.headers["Authorization"] = "Bearer " + task->service.key;
-    task->call = context_.http.send(std::move(request),
-                                    [this, weak = std::weak_ptr<RemoteTask>(task)](Result<net::ClientResponse> answer) {
-                                      const RemoteTaskPtr t = weak.lock();
-                                      if (!t || !lives(t)) return;
-                                      t->call.reset();
-                                      if (!answer) return skip(t, answer.error().message);
-                                      if (answer->status != 200)
-                                        return skip(t, "it was answered by " + std::to_string(answer->status));
-                                      put(t, std::move(answer->body));
-                                    });
+    const auto got = [this](const RemoteTaskPtr& t, Result<net::ClientResponse> answer) {
+      t->call.reset();
+      if (!answer) return skip(t, answer.error().message);
+      if (answer->status != 200) return skip(t, "it was answered by " + std::to_string(answer->status));
+      put(t, std::move(answer->body));
+    };
+    task->call = context_.http.send(std::move(request), tasks_.while_held(task, got));
   }
   // The work is done, and paid: a file that cannot be had does not undo it.
   void skip(const RemoteTaskPtr& task, const std::string& why) {
@@ -272,29 +254,27 @@ class RemoteEngine final : public Engine {
   }
   void put(const RemoteTaskPtr& task, std::string bytes) {
     const std::size_t size = bytes.size(), at = task->stored;
-    auto wait = context_.blobs.put(
-        std::move(bytes), [this, weak = std::weak_ptr<RemoteTask>(task), size](Result<std::string> sha) {
-          const RemoteTaskPtr t = weak.lock();
-          if (!t || !lives(t)) return;
-          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
-          std::string name = t->end.files[t->stored].name;
-          if (name.find('/') != std::string::npos || !safe_relative(name)) name = "file";
-          for (const pb::FileOut& other : t->result.files()) {
-            if (other.path() != name) continue;
-            name = std::to_string(t->stored + 1) + "_" + name;
-            break;
-          }
-          pb::FileOut& out = *t->result.add_files();
-          out.set_path(name);
-          out.set_sha256(*sha);
-          out.set_bytes(size);
-          out.set_mode(0644);
-          t->files.push_back(json::object{{"file", name}, {"sha256", *sha}, {"bytes", size}});
-          ++t->stored;
-          context_.loop.post([old = std::shared_ptr<Blobs::Wait>(std::move(t->put))] {});
-          store(t);
-        });
-    if (lives(task) && task->stored == at) task->put = std::move(wait);
+    const auto stored = [this, size](const RemoteTaskPtr& t, Result<std::string> sha) {
+      if (!sha) return tasks_.end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
+      std::string name = t->end.files[t->stored].name;
+      if (name.find('/') != std::string::npos || !safe_relative(name)) name = "file";
+      for (const pb::FileOut& other : t->result.files()) {
+        if (other.path() != name) continue;
+        name = std::to_string(t->stored + 1) + "_" + name;
+        break;
+      }
+      pb::FileOut& out = *t->result.add_files();
+      out.set_path(name);
+      out.set_sha256(*sha);
+      out.set_bytes(size);
+      out.set_mode(0644);
+      t->files.push_back(json::object{{"file", name}, {"sha256", *sha}, {"bytes", size}});
+      ++t->stored;
+      context_.loop.post([old = std::shared_ptr<Blobs::Wait>(std::move(t->put))] {});
+      store(t);
+    };
+    auto wait = context_.blobs.put(std::move(bytes), tasks_.while_held(task, stored));
+    if (tasks_.holds(task) && task->stored == at) task->put = std::move(wait);
   }
 
   void finish(const RemoteTaskPtr& task) {
@@ -304,40 +284,20 @@ class RemoteEngine final : public Engine {
     for (const char* big : {"text", "thinking", "tool_calls", "embeddings", "output"}) shown.erase(big);
     shown["ok"] = true;
     event(*task, "remote_done", shown);
-    task->result.set_ok(true);
-    std::string bytes = without_key(json::serialize(value), task->service.key);
-    if (bytes.size() <= context_.inline_limit()) {
-      task->result.set_value(std::move(bytes));
-      return end(task, std::move(task->result));
-    }
-    auto wait =
-        context_.blobs.put(std::move(bytes), [this, weak = std::weak_ptr<RemoteTask>(task)](Result<std::string> sha) {
-          const RemoteTaskPtr t = weak.lock();
-          if (!t || !lives(t)) return;
-          if (!sha) return end(t, failure(pb::FAILURE_ENGINE, sha.error().message));
-          t->result.set_value_sha256(*sha);
-          end(t, std::move(t->result));
-        });
-    if (lives(task)) task->put = std::move(wait);
+    tasks_.complete(task, without_key(json::serialize(value), task->service.key));
   }
 
   void fail(const RemoteTaskPtr& task, EngineFailure why) {
     why.message = redacted(why.message, task->service.key);
     event(*task, "remote_done", {{"ok", false}, {"error", why.name}, {"message", why.message}});
-    end(task, to_result(why));
-  }
-
-  void end(const RemoteTaskPtr& task, pb::TaskResult result) {
-    tasks_.erase({task->run.fence.task, task->run.fence.attempt});
-    context_.loop.post([task] {});  // we may be inside one of its callbacks
-    context_.host.ended(task->run.fence.task, task->run.fence.attempt, std::move(result));
+    tasks_.end(task, to_result(why));
   }
 
   EngineContext context_;
   RemoteTimes times_;
   Spending spending_;
   RemoteOpen open_;
-  std::unordered_map<AttemptKey, RemoteTaskPtr, AttemptKeyHash> tasks_;
+  HeldTasks<RemoteTask> tasks_;
   std::uint64_t runs_ = 0;
   std::map<std::uint64_t, std::shared_ptr<RemoteRun>> stopping_;
 };
