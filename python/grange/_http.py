@@ -85,7 +85,7 @@ class Http:
         if conn is not None:
             conn.close()
         if response.status == 401:
-            raise no_token(self.url)
+            raise refused(self.url, self.token, data)
         return response.status, response.headers, data
 
     def json(self, method, path, body=None, timeout=None, **query):
@@ -146,6 +146,12 @@ def no_token(url):
     return farm_error(
         "unauthenticated", f"the server at {url} refused us: it wants a token. Set GRANGE_TOKEN or connect(token=...)"
     )
+
+
+def refused(url, token, data):
+    """Of an answer with status 401: the server knows best what is wrong with a token that was sent."""
+    error = answer_error(401, data)
+    return error if token and error.code == "unauthenticated" else no_token(url)
 
 
 def answer_error(status, data):

@@ -9,7 +9,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from grange import errors
-from grange._http import answer_error, no_token, unreachable
+from grange._http import answer_error, refused, unreachable
 
 _CONNECT_TIMEOUT = 10.0
 _FRAME_LIMIT = 17 << 20
@@ -99,7 +99,7 @@ class Socket:
     def _refused(self, response):
         status = getattr(response, "status_code", 0)
         if status == 401:
-            return no_token(self.http.url)
+            return refused(self.http.url, self.http.token, response.body or b"")
         if status == 403:
             return answer_error(status, response.body or b"")
         return unreachable(self.http.url, f"WebSocket handshake failed: {self._ws.handshake_exc}")

@@ -21,11 +21,11 @@ namespace grange::cli {
 namespace {
 
 using Add = void (*)(CLI::App&, Context&);
-constexpr Add kCommands[] = {add_up,     add_server, add_worker, add_run,     add_submit,    add_graph,  add_plan,
-                             add_jobs,   add_wait,   add_logs,   add_results, add_explain,   add_cancel, add_pause,
-                             add_resume, add_retry,  add_add,    add_close,   add_top,       add_tasks,  add_workers,
-                             add_models, add_users,  add_policy, add_dead,    add_schedules, add_race,   add_runs,
-                             add_db,     add_bench,  add_version};
+constexpr Add kCommands[] = {add_up,     add_server,    add_worker, add_run,     add_submit,  add_graph,  add_plan,
+                             add_jobs,   add_wait,      add_logs,   add_results, add_explain, add_cancel, add_pause,
+                             add_resume, add_retry,     add_add,    add_close,   add_top,     add_tasks,  add_workers,
+                             add_models, add_services,  add_users,  add_tokens,  add_policy,  add_alerts, add_usage,
+                             add_dead,   add_schedules, add_race,   add_runs,    add_db,      add_bench,  add_version};
 
 void build(CLI::App& app, Context& context) {
   app.add_option("--url,--server", context.url, "The server (default: GRANGE_URL, else http://127.0.0.1:8000)")

@@ -11,6 +11,7 @@
 #include "cli/exit.hpp"
 #include "cli/rest.hpp"
 #include "cli/server_options.hpp"
+#include "cli/services_file.hpp"
 #include "cli/term.hpp"
 #include "cli/version.hpp"
 #include "cli/workers_of_up.hpp"
@@ -26,7 +27,7 @@ struct UpOptions {
   int workers = 1;
   int slots = 0;
   int health_port = -1;  // not given
-  std::string name, python, pool, life;
+  std::string name, python, pool, life, services_file;
   std::vector<std::string> models, services;
   bool no_probe = false;
 };
@@ -59,6 +60,9 @@ std::vector<std::vector<std::string>> worker_arguments(const UpOptions& options,
     if (!options.pool.empty()) one.insert(one.end(), {"--pool", options.pool});
     for (const std::string& model : options.models) one.insert(one.end(), {"--model", model});
     for (const std::string& service : options.services) one.insert(one.end(), {"--service", service});
+    // The machine has them once, however many workers are on it.
+    const std::string kept = i == 0 ? services_file(options.services_file, options.server.data) : "";
+    if (!kept.empty()) one.insert(one.end(), {"--services-file", kept});
     if (options.no_probe) one.push_back("--no-probe");
     if (!options.life.empty()) one.insert(one.end(), {"--life", options.life});
     if (!options.name.empty() || options.workers > 1) {
@@ -109,11 +113,11 @@ void banner(const UpOptions& options, const server::Server& server) {
 
 // Workers first, so that the server still hears what they finish. A second Ctrl-C ends all at once.
 int stop(net::Loop& loop, std::unique_ptr<server::Server>& server, WorkerProcesses& workers, const SignalQueue& signals,
-         bool quiet) {
+         Millis services, bool quiet) {
   if (!quiet) fmt::print(stderr, "Stopping ... (Ctrl-C again: at once)\n");
   workers.no_restarts();
   workers.signal_all(SIGTERM);
-  const auto until = Clock::now() + std::chrono::seconds(6);  // they drain for 3
+  const auto until = Clock::now() + std::chrono::seconds(6) + services;  // they drain for 3
   while (!workers.none_left() && Clock::now() < until) {
     const int number = signals.next(100);
     if (number == SIGINT || number == SIGTERM) {
@@ -137,6 +141,9 @@ int stop(net::Loop& loop, std::unique_ptr<server::Server>& server, WorkerProcess
 int up(Context& context, UpOptions& options) {
   for (const std::string& service : options.services) take(worker::parse_service(service));
   const server::ServerOptions server_options = options.server.settle(context, "up");
+  Millis services_end{0};  // how long the slowest may take to end
+  for (const worker::CareSpec& one : read_services_file(options.services_file, options.server.data))
+    services_end = std::max(services_end, one.stop_timeout);
   const SignalQueue signals;
   net::Loop loop;
   std::unique_ptr<server::Server> server = start_server(loop, server_options);
@@ -166,7 +173,7 @@ int up(Context& context, UpOptions& options) {
     workers.reap();
     workers.start_due();
   }
-  return stop(loop, server, workers, signals, context.json);
+  return stop(loop, server, workers, signals, services_end, context.json);
 }
 
 }  // namespace
@@ -195,6 +202,10 @@ void add_up(CLI::App& app, Context& context) {
          "of times; GRANGE_SERVICES adds to them")
       ->type_name("KIND=URL")
       ->allow_extra_args(false);
+  sub->add_option("--services-file", options->services_file,
+                  "TOML file of services that the first worker starts and keeps running (default: services.toml in "
+                  "the data folder)")
+      ->type_name("FILE");
   sub->add_flag("--no-probe", options->no_probe, "Do not look for AI services at their usual ports");
   sub->add_option("--life", options->life, "How long the workers are lent; then they drain (default: no end)")
       ->type_name("DURATION");

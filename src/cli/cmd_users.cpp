@@ -112,8 +112,8 @@ void add_users(CLI::App& app, Context& context) {
   CLI::App* set = users->add_subcommand("set", "Set a user's share and limits")->fallthrough();
   set->footer("Example:\n  grange users set anna --max-cpus 64 --submits-per-minute 30");
   set->add_option("NAME", options->name,
-                  "The user, as `grange users` lists it; jobs that name none belong to local, or to token where a "
-                  "token is asked for")
+                  "The user, as `grange users` lists it; jobs that name none belong to the token's name, or to local "
+                  "where none is asked for")
       ->required();
   for (const Limit& limit : kLimits) {
     set->add_option_function<double>(

@@ -9,6 +9,7 @@
 #include "cli/logging.hpp"
 #include "cli/parse.hpp"
 #include "cli/server_options.hpp"
+#include "cli/services_file.hpp"
 #include "worker/services/service_config.hpp"
 #include "worker/worker.hpp"
 
@@ -21,7 +22,7 @@ struct WorkerOptions {
   int health_port = 9090;
   std::vector<std::string> labels, models, services;
   bool no_probe = false;
-  std::string pool, life;
+  std::string pool, life, services_file;
 };
 
 int work(const Context& context, const WorkerOptions& options) {
@@ -42,6 +43,7 @@ int work(const Context& context, const WorkerOptions& options) {
   out.models = options.models;
   for (const std::string& service : options.services) take(worker::parse_service(service));
   out.services = options.services;
+  out.kept_services = read_services_file(options.services_file, out.data_dir);
   out.probe = !options.no_probe;
   if (!options.life.empty()) out.life = take(parse_duration(options.life));
   return worker::run_worker(std::move(out));
@@ -78,6 +80,9 @@ void add_worker(CLI::App& app, Context& context) {
          "GRANGE_SERVICES adds to them")
       ->type_name("KIND=URL")
       ->allow_extra_args(false);
+  sub->add_option("--services-file", options->services_file,
+                  "TOML file of services to start and keep running (default: services.toml in its folder)")
+      ->type_name("FILE");
   sub->add_flag("--no-probe", options->no_probe, "Do not look for AI services at their usual ports");
   sub->add_option("--life", options->life, "How long this machine is lent; then it drains (default: no end)")
       ->type_name("DURATION");

@@ -54,10 +54,12 @@ void Rest::fail_with(const net::ClientResponse& response) const {
   if (!ec) {
     if (const json::value* error = field(body, "error")) message = str(*error, "message");
   }
+  if (response.status == 401 && !token_.empty() && !message.empty())
+    throw Exit{kFailed, fmt::format("The server at {} refuses the token. {}", url_, message)};
   if (response.status == 401) {
-    throw Exit{kFailed,
-               fmt::format("The server at {} wants a token{}; name its file with --token-file, or set GRANGE_TOKEN.",
-                           url_, token_.empty() ? "" : ", and not this one")};
+    throw Exit{
+        kFailed,
+        fmt::format("The server at {} wants a token; name its file with --token-file, or set GRANGE_TOKEN.", url_)};
   }
   if (message.empty()) {
     message =

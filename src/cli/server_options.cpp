@@ -45,6 +45,9 @@ void ServerFlags::add_to(CLI::App& sub) {
   sub.add_option("--keep-runs", keep_runs, "Races that ended: keep the newest so many (default 500)")
       ->check(between(0, 1'000'000))
       ->type_name("N");
+  sub.add_option("--alert-webhook", alert_webhook,
+                 "An address that is told of alerts: POST with JSON (default: GRANGE_ALERT_WEBHOOK, else none)")
+      ->type_name("URL");
   sub.add_option("--log-format", log_format, "human or json (default human), on stderr");
   sub.add_option("--log-level", log_level, "trace, debug, info, warn, error or off");
 }
@@ -70,6 +73,9 @@ server::ServerOptions ServerFlags::settle(const Context& context, const char* co
   }
   if (!aging.empty()) options.aging = take(parse_duration(aging));
   options.retain_runs = static_cast<std::uint64_t>(keep_runs);
+  options.alert_webhook = alert_webhook;
+  if (const char* hook = std::getenv("GRANGE_ALERT_WEBHOOK"); hook != nullptr && alert_webhook.empty())
+    options.alert_webhook = hook;
   if (!retain.empty()) options.retain = take(parse_duration(retain));
   options.settings = settings(context, options);
   return options;
@@ -102,6 +108,8 @@ std::vector<server::Setting> ServerFlags::settings(const Context& context, const
   add("allow-host", hosts.empty() ? "none" : hosts);
   add("retain", retain.empty() ? "7d" : retain);
   add("keep-runs", std::to_string(keep_runs));
+  add("alert-webhook", settled.alert_webhook.empty() ? "none" : "set");  // its path may be a secret
+  if (!settled.alert_webhook.empty() && alert_webhook.empty()) out.back().from = "environment";
   add("log-format", log_format);
   add("log-level", log_level);
   out.push_back({.name = "token",

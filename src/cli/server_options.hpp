@@ -12,6 +12,7 @@ namespace grange::cli {
 
 struct ServerFlags {
   std::string host = "127.0.0.1", data, policy = "priority", retain, aging, log_format = "human", log_level = "info";
+  std::string alert_webhook;
   std::uint16_t port = 8000, ws_port = 9000;
   int keep_runs = 500;
   std::vector<std::string> allow_hosts;

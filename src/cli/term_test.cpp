@@ -22,6 +22,15 @@ TEST(Table, AlignsColumnsAndCutsTheWidest) {
             "12   a name that is…  10/100\n");
 }
 
+TEST(Printable, TakesOutWhatATerminalObeys) {
+  EXPECT_EQ(printable("a\x1b[2Jb\x07\tc\nd"), "a?[2Jb?\tc d");
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "2J \xc2\xa0 gr\xc3\xb6\xc3\x9f"
+                      "e"),
+            "?2J \xc2\xa0 gr\xc3\xb6\xc3\x9f"
+            "e");
+}
+
 TEST(Table, CountsCharactersNotBytes) {
   Table table({"NAME", "X"});
   table.row({"größe", "1"});

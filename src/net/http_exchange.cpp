@@ -93,6 +93,18 @@ void Exchange::on_writable(std::function<void()> ready) {
   if (!state_->over) state_->writable = std::move(ready);
 }
 
+void Exchange::cut(const Error& why) {
+  if (state_->over || state_->dropped) return;
+  if (state_->answer == ExchangeState::Answer::none) {
+    respond(HttpResponse::error(why));
+  } else if (state_->answer == ExchangeState::Answer::stream && !state_->ended) {
+    state_->chunks.clear();
+    state_->dropped = true;
+    wake();
+  }
+  if (auto gone = std::exchange(state_->gone, nullptr)) loop_.post(std::move(gone));
+}
+
 void Exchange::read_body_to_file(std::string file, std::uint64_t offset, Bytes limit,
                                  std::function<void(Result<std::uint64_t>)> done) {
   if (state_->over || !state_->body_unread || state_->body_wanted) {

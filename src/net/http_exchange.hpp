@@ -66,6 +66,7 @@ class Exchange final : public HttpExchange {
   void end_stream() override;
   void on_closed(std::function<void()> gone) override;
   void on_writable(std::function<void()> ready) override;
+  void cut(const Error& why) override;
   void read_body_to_file(std::string file, std::uint64_t offset, Bytes limit,
                          std::function<void(Result<std::uint64_t>)> done) override;
 

@@ -119,7 +119,7 @@ asio::awaitable<HttpSession::Next> HttpSession::one_request() {
     auto allowed = core_->handlers.authorize_http(request);
     if (!allowed) {
       if (announces_body(request)) keep_alive_ = false;
-      co_return co_await refuse(std::move(allowed.error()));
+      co_return co_await refuse(std::move(allowed.error()), &request);
     }
   }
   now_ = std::make_shared<ExchangeState>();
@@ -143,9 +143,9 @@ asio::awaitable<std::optional<HttpSession::Next>> HttpSession::body_to_memory() 
                   limits::kHttpBody / MiB)};
   const Error too_many{ErrorClass::unavailable, "The server holds as many requests as it can. Try again in a moment."};
   const auto length = parser_->content_length();
-  if (length && *length > limits::kHttpBody) co_return co_await refuse(too_large);
+  if (length && *length > limits::kHttpBody) co_return co_await refuse(too_large, &now_->request);
   now_->share = std::make_unique<BodyShare>(core_->body_bytes, core_->options.body_budget);
-  if (length && !now_->share->fits(*length)) co_return co_await refuse(too_many);
+  if (length && !now_->share->fits(*length)) co_return co_await refuse(too_many, &now_->request);
   std::string& body = now_->request.body;
   if (length) body.reserve(std::min<std::size_t>(*length, MiB));
   bool crowded = false;
@@ -216,8 +216,11 @@ asio::awaitable<HttpSession::Next> HttpSession::refuse_malformed(error_code why)
   co_return co_await refuse(std::move(error));
 }
 
-asio::awaitable<HttpSession::Next> HttpSession::refuse(Error why) {
+asio::awaitable<HttpSession::Next> HttpSession::refuse(Error why, const HttpRequest* of) {
   HttpResponse response = HttpResponse::error(why);
+  if (of != nullptr && core_->handlers.refusal) {
+    if (auto body = core_->handlers.refusal(*of, why)) response.body = std::move(*body);
+  }
   const Refusal as = std::exchange(refusal_, Refusal());
   if (as.status != 0) response.status = as.status;
   for (const auto& [name, value] : as.headers) response.headers[name] = value;
@@ -328,14 +331,18 @@ asio::awaitable<void> HttpSession::body_to_file() {
     co_return;
   }
   std::uint64_t written = 0;
-  std::optional<Error> disk;
+  std::optional<Error> refused;
   const Bytes limit = state->body_limit;
   const auto length = parser_->content_length();
   error_code ec = http::error::body_limit;
   if (!length || *length <= limit) {
     std::function<bool(std::string_view)> into_file = [&](std::string_view piece) {
+      if (state->answer != ExchangeState::Answer::none) {  // such as that who sends it may no longer
+        refused = Error{ErrorClass::unavailable, "The request was answered before all of its data had arrived."};
+        return false;
+      }
       if (auto ok = file->write(piece); !ok) {
-        disk = ok.error();
+        refused = ok.error();
         return false;
       }
       written += piece.size();
@@ -344,8 +351,8 @@ asio::awaitable<void> HttpSession::body_to_file() {
     ec = co_await read_body(limit, std::move(into_file));
   }
   if (shut_) co_return;
-  if (disk) {
-    done(*disk);
+  if (refused) {
+    done(*refused);
   } else if (ec == http::error::body_limit) {
     done(
         Error{ErrorClass::too_large, fmt::format("The data has more than the {} bytes that are allowed here.", limit)});

@@ -42,7 +42,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   asio::awaitable<bool> wait_for_request();
   asio::awaitable<error_code> read_head();
   asio::awaitable<Next> refuse_malformed(error_code why);
-  asio::awaitable<Next> refuse(Error why);  // and as `refusal_` says
+  asio::awaitable<Next> refuse(Error why, const HttpRequest* of = nullptr);  // and as `refusal_` says
   asio::awaitable<bool> upgrade(HttpRequest head);
   asio::awaitable<error_code> read_body(Bytes limit, std::function<bool(std::string_view)> sink);
   asio::awaitable<std::optional<Next>> body_to_memory();  // the end of it, if it was refused

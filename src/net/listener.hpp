@@ -44,6 +44,9 @@ class HttpExchange {
   virtual void end_stream() = 0;
   virtual void on_closed(std::function<void()> gone) = 0;  // the peer left before the answer was complete
   virtual void on_writable(std::function<void()> ready) = 0;
+  // It is to be over: an answer that was not given yet is this error, one that streams is cut short, and on_closed is
+  // called either way. A whole answer that is on its way arrives.
+  virtual void cut(const Error&) {}
   // For a route for which `streams_body` said yes: nothing of the body was read yet. Writes it to `file` (created,
   // truncated at `offset`), then calls done with the number of bytes written.
   virtual void read_body_to_file(std::string file, std::uint64_t offset, Bytes limit,
@@ -69,6 +72,8 @@ struct ListenerHandlers {
   std::function<bool(const HttpRequest& head)> streams_body = {};
   // Before any byte of a body is read: an error refuses the request with its HTTP status.
   std::function<Result<Unit>(const HttpRequest& head)> authorize_http = {};
+  // The body of a refusal, where it is not to be the usual one.
+  std::function<std::optional<std::string>(const HttpRequest& head, const Error& why)> refusal = {};
   // Before the upgrade: an error refuses it with its HTTP status. `head` has path, query and headers.
   std::function<Result<Unit>(const HttpRequest& head)> authorize_websocket = {};
   std::function<void(ConnectionPtr, const HttpRequest& head)> on_websocket = {};

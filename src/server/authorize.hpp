@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/result.hpp"
 #include "net/listener.hpp"
 
@@ -14,12 +16,20 @@ namespace grange::server {
 enum class PrincipalKind : std::uint8_t {
   anonymous,  // sent no token where one is wanted
   local,      // no token is configured: the server listens on loopback only
-  token,      // sent the token
+  token,      // sent the farm's own token
+  named,      // sent a token with a name and a role
 };
+enum class Role : std::uint8_t { none, admin, user, viewer, worker, models };
+std::string_view name(PrincipalKind kind);
+std::string_view name(Role role);
+std::optional<Role> read_role(std::string_view name);  // not of "none"
+
 struct Principal {
   std::string name;
   PrincipalKind kind = PrincipalKind::anonymous;
+  Role named_role = Role::none;  // of a named one
 };
+Role role_of(const Principal& principal);
 
 enum class Action : std::uint8_t {
   see_health,
@@ -60,20 +70,39 @@ enum class Action : std::uint8_t {
   pause_worker,
   forget_worker,
   see_settings,
+  see_alerts,
+  set_alerts,
+  change_machines,  // what is installed, loaded or running there: models and services
+  see_me,
+  see_tokens,
+  set_tokens,
+  count_,  // none; stays the last
 };
+inline constexpr std::size_t kActions = static_cast<std::size_t>(Action::count_);
 std::string_view name(Action action);
 
-// What it is done to: "job" "7". Roles that a later part adds will look at it.
+// Which roles may do what. `own`: to what belongs to one's own name.
+enum class Right : std::uint8_t { no, own, yes };
+Right right(Role role, Action action);
+bool open_to_all(Action action);
+
+// What it is done to: "job" "7", and whose it is. An owner that is not known yet speaks for nobody and against nobody:
+// who asks before he knows asks again when he does.
 struct Object {
   std::string_view kind;
   std::string_view id = {};
+  std::optional<std::string_view> owner = {};
 };
 
 Result<> authorize(const Principal& principal, Action action, const Object& object);
 
+class TokenBook;
+
 class Authenticator {
  public:
-  explicit Authenticator(std::string token) : token_(std::move(token)) {}
+  // token: the farm's own; "": none, and then who sends nothing, or what nobody gave out, is local. book: the named
+  // ones.
+  explicit Authenticator(const std::string& token, TokenBook* book = nullptr, const Clock* clock = nullptr);
   // unauthenticated: a token was sent, and it is wrong. No token at all where one is wanted: anonymous.
   Result<Principal> identify(const net::HttpRequest& head) const;
   // Of a WebSocket: a browser cannot set headers there, so its token may come as a subprotocol,
@@ -82,7 +111,10 @@ class Authenticator {
 
  private:
   Result<Principal> check(std::string_view sent) const;
-  std::string token_;
+  bool open() const { return sha256_.empty(); }
+  std::string sha256_;  // of the farm's own; "": it has none
+  TokenBook* book_;
+  const Clock* clock_;
 };
 
 struct MessageRule {

@@ -85,6 +85,12 @@ void ClientSession::retire(std::uint16_t close_code, const std::string& why) {
   socket_ = nullptr;
 }
 
+void ClientSession::revoked(const Error& why) {
+  const auto self = shared_from_this();
+  refuse(why, true);
+  retire(close_code::policy, why.message.substr(0, 120));
+}
+
 void ClientSession::closed(const Error&) {
   socket_ = nullptr;
   away_since_ = s_.clock.now().mono;

@@ -6,6 +6,10 @@ void ClientSessions::hello(SocketPtr socket, const pb::Frame& frame) {
   const pb::Hello& hello = frame.hello();
   if (const auto it = sessions_.find(hello.session_id()); it != sessions_.end()) {
     const auto session = it->second;
+    if (!same(session->principal(), socket->principal())) {
+      socket->send(wire::encode(error_frame(not_your_session(), true)), true);
+      return socket->close(close_code::policy, not_your_session().message);
+    }
     if (session->can_resume(hello)) return session->resume(std::move(socket), hello);
     session->retire(close_code::normal, "");
   }

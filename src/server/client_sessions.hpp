@@ -34,6 +34,8 @@ class ClientSession final : public Peer, public std::enable_shared_from_this<Cli
     writable_ = true;
     go_on();
   }
+  void revoked(const Error& why) override;
+  const Principal& principal() const { return principal_; }
   const std::string& session_id() const { return session_id_; }
   bool away() const { return socket_ == nullptr; }
   Instant away_since() const { return away_since_; }

@@ -47,6 +47,23 @@ void Doorway::enter(net::ConnectionPtr connection, const net::HttpRequest& head)
   });
 }
 
+void Doorway::end(const std::string& token, const Error& why) {
+  std::vector<SocketPtr> of_it;
+  for (const SocketPtr& socket : sockets_) {
+    const Principal& who = socket->principal();
+    if (who.kind == PrincipalKind::named && who.name == token) of_it.push_back(socket);
+  }
+  for (const SocketPtr& socket : of_it) socket->revoke(why);
+}
+
+std::set<std::string> Doorway::tokens_here() const {
+  std::set<std::string> out;
+  for (const SocketPtr& socket : sockets_) {
+    if (socket->principal().kind == PrincipalKind::named && socket->open()) out.insert(socket->principal().name);
+  }
+  return out;
+}
+
 void Doorway::first_message(const SocketPtr& socket, std::string bytes, bool binary) {
   if (!binary) return json_.begin(socket, std::move(bytes));
   const auto refuse = [&](const Error& error) {

@@ -1,6 +1,7 @@
 // Where WebSocket connections come in: the first message says who it is, and which dialect it speaks.
 #pragma once
 
+#include <set>
 #include <unordered_set>
 
 #include "server/client_sessions.hpp"
@@ -16,6 +17,9 @@ class Doorway {
   ~Doorway();
   Result<> authorize(const net::HttpRequest& head) const;
   void enter(net::ConnectionPtr connection, const net::HttpRequest& head);
+  // Ends all sockets of a named token.
+  void end(const std::string& token, const Error& why);
+  std::set<std::string> tokens_here() const;
 
  private:
   class Waiting;

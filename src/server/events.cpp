@@ -23,6 +23,8 @@ std::string_view name(Topic topic) {
       return "system";
     case Topic::runs:
       return "runs";
+    case Topic::alerts:
+      return "alerts";
   }
   return "system";
 }
@@ -42,6 +44,8 @@ bool Topics::wants(const Fact& fact) const {
     case Topic::runs:
       if (runs) return true;
       break;
+    case Topic::alerts:
+      return alerts;
   }
   if (!fact.run.empty() && std::find(run_refs.begin(), run_refs.end(), fact.run) != run_refs.end()) return true;
   if (job_refs.empty() || fact.job.value == 0) return false;
@@ -66,6 +70,8 @@ std::optional<Topics> Topics::parse(const std::vector<std::string>& names, std::
       out.system = true;
     } else if (one == "runs") {
       out.runs = true;
+    } else if (one == "alerts") {
+      out.alerts = true;
     } else if (one.starts_with("run:") && one.size() > 4 && one.size() <= 4 + limits::kNameBytes &&
                out.run_refs.size() < 1000) {
       out.run_refs.push_back(one.substr(4));
@@ -77,9 +83,9 @@ std::optional<Topics> Topics::parse(const std::vector<std::string>& names, std::
       return std::nullopt;
     }
   }
-  if (!out.jobs && !out.tasks && !out.workers && !out.system && !out.runs && out.job_refs.empty() &&
+  if (!out.jobs && !out.tasks && !out.workers && !out.system && !out.runs && !out.alerts && out.job_refs.empty() &&
       out.run_refs.empty()) {
-    out.jobs = out.workers = out.system = out.runs = true;
+    out.jobs = out.workers = out.system = out.runs = out.alerts = true;
   }
   return out;
 }

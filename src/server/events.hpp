@@ -17,7 +17,7 @@
 
 namespace grange::server {
 
-enum class Topic : std::uint8_t { jobs, tasks, workers, system, runs };
+enum class Topic : std::uint8_t { jobs, tasks, workers, system, runs, alerts };
 std::string_view name(Topic topic);
 
 struct Fact {
@@ -30,10 +30,10 @@ struct Fact {
   std::string json = {};  // {"event":N,"topic":..,"type":..,"job_id":..,"time":..,"data":{..}}
 };
 
-// "jobs", "tasks", "workers", "system", "runs", "job:7" (jobs and tasks facts of one job), "run:ID" (all of one race).
-// Empty: everything but tasks.
+// "jobs", "tasks", "workers", "system", "runs", "alerts", "job:7" (jobs and tasks facts of one job), "run:ID" (all of
+// one race). Empty: everything but tasks.
 struct Topics {
-  bool jobs = false, tasks = false, workers = false, system = false, runs = false;
+  bool jobs = false, tasks = false, workers = false, system = false, runs = false, alerts = false;
   std::vector<std::string> job_refs = {}, run_refs = {};
   bool wants(const Fact& fact) const;
   // nullopt: a name that is none of these; `bad` gets it.

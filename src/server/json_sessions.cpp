@@ -382,6 +382,11 @@ void JsonSession::writable() {
   if (follower_) s_.events->writable(*follower_);
 }
 
+void JsonSession::revoked(const Error& why) {
+  refuse(why, "");
+  closed(why);
+}
+
 void JsonSession::closed(const Error&) {
   const auto self = shared_from_this();
   socket_ = nullptr;

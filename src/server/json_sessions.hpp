@@ -24,6 +24,7 @@ class JsonSession final : public Peer, public WorkerChannel, public std::enable_
   void closed(const Error& why) override;
   void writable() override;
   void alive() override;
+  void revoked(const Error& why) override;
 
   void assign(queue::Assign& assign, const JobMetaPtr& meta) override;
   void cancel(const queue::Order& order) override;

@@ -29,8 +29,8 @@ std::optional<std::string> live_event(std::string_view type, const std::string& 
       !std::all_of(type.begin(), type.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; }))
     return std::nullopt;
   // What the server itself says of jobs, tasks and workers is not a worker's to say.
-  for (const std::string_view ours :
-       {"task_", "worker_", "server_", "run_", "schedule_", "queue_", "database_", "policy_", "hello", "gap"}) {
+  for (const std::string_view ours : {"task_", "worker_", "server_", "run_", "schedule_", "queue_", "database_",
+                                      "policy_", "alert_", "hello", "gap"}) {
     if (type.starts_with(ours)) return std::nullopt;
   }
   if (type.starts_with("job_") && type != "job_start" && type != "job_done" && type != "job_timeout")

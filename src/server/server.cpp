@@ -9,13 +9,16 @@
 
 #include "core/farm.hpp"
 #include "net/listener.hpp"
+#include "server/alerts/alert_desk.hpp"
 #include "server/api/rest.hpp"
 #include "server/doorway.hpp"
 #include "server/gateway/gateway.hpp"
+#include "server/gateway/usage_book.hpp"
 #include "server/job_news.hpp"
 #include "server/overview/overview.hpp"
 #include "server/runs/run_book.hpp"
 #include "server/schedules.hpp"
+#include "server/tokens/token_desk.hpp"
 
 namespace grange::server {
 namespace {
@@ -44,6 +47,9 @@ Result<> check(const ServerOptions& options) {
                  "The token is too short to be one; make it 16 characters or more: head -c 24 /dev/urandom | base64 > "
                  "grange.token"};
   }
+  if (!options.alert_webhook.empty()) {
+    if (auto fine = check_webhook(options.alert_webhook); !fine) return fine;
+  }
   const auto names = core::policy_names();
   if (std::find(names.begin(), names.end(), options.policy) == names.end()) {
     std::string list;
@@ -63,7 +69,7 @@ class ServerImpl final : public Server {
       : s_{.loop = loop,
            .options = options,
            .clock = clock_,
-           .authenticator = Authenticator(options.token),
+           .authenticator = Authenticator(options.token, &token_book_, &clock_),
            .post = {}} {
     s_.post = [&loop, alive = std::weak_ptr<int>(alive_)](std::function<void()> work) {
       loop.post([alive, work = std::move(work)] {
@@ -169,6 +175,16 @@ class ServerImpl final : public Server {
       if (!reader) return std::move(reader).error();
       if (auto loaded = overview_->load(**reader); !loaded) return loaded;
     }
+    {
+      auto reader = store_->reader();
+      if (!reader) return std::move(reader).error();
+      auto rows = (*reader)->tokens();
+      if (!rows) return std::move(rows).error();
+      token_book_.load(*rows);
+    }
+    tokens_ = std::make_unique<TokenDesk>(token_book_, token_ports());
+    s_.tokens = tokens_.get();
+    if (auto fine = open_alerts(); !fine) return fine;
     worker_sessions_ = std::make_unique<WorkerSessions>(s_, *output_);
     client_sessions_ = std::make_unique<ClientSessions>(s_, *operations_);
     json_sessions_ = std::make_unique<JsonSessions>(s_, *operations_, watch_, *worker_sessions_, *output_);
@@ -208,6 +224,7 @@ class ServerImpl final : public Server {
     main_->stop_accepting();
     if (alias_) alias_->stop_accepting();
     overview_->keep();
+    tokens_->keep();
     // The queue joins its threads, which takes as long as a commit: not on the Loop, which still sends what was
     // released.
     stopper_ = std::thread([this, post = s_.post, done = std::move(done)] {
@@ -215,6 +232,9 @@ class ServerImpl final : public Server {
       logs_->flush();
       post([this, done] {
         gateway_->stop();
+        // The queue has stopped, so the store is ours.
+        usage_->keep_in(*store_);
+        alerts_->keep_in(*store_);
         worker_sessions_->goodbye_all("the server is stopping");
         client_sessions_->goodbye_all("the server is stopping");
         events_->publish(Topic::system, {}, "", "server_stopping", "{}", clock_.now().wall);
@@ -255,6 +275,7 @@ class ServerImpl final : public Server {
       if (!alive.lock()) return Error{ErrorClass::unavailable, "The server has stopped."};
       return rest_->admit(head);
     };
+    handlers.refusal = [](const net::HttpRequest& head, const Error& why) { return Rest::refusal(head, why); };
     handlers.streams_body = [](const net::HttpRequest& head) { return Rest::streams_body(head); };
     handlers.authorize_websocket = [this, alive, websocket_only](const net::HttpRequest& head) -> Result<> {
       if (!alive.lock()) return Error{ErrorClass::unavailable, "The server has stopped."};
@@ -265,6 +286,21 @@ class ServerImpl final : public Server {
       if (alive.lock()) door_->enter(std::move(connection), head);
     };
     return net::listen(s_.loop, std::move(options), std::move(handlers));
+  }
+
+  TokenPorts token_ports() {
+    return {.on_store = [this](auto work, auto done) { on_store(std::move(work), std::move(done)); },
+            .now = [this] { return clock_.now().wall; },
+            .end =
+                [this](const std::string& token, const Error& why) {
+                  rest_->end(token, why);
+                  door_->end(token, why);
+                },
+            .here =
+                [this] {
+                  const auto names = door_->tokens_here();
+                  return std::vector<std::string>(names.begin(), names.end());
+                }};
   }
 
   // What the schedules need of the rest.
@@ -315,6 +351,19 @@ class ServerImpl final : public Server {
     return ports;
   }
 
+  // And what is counted of the gateway by day.
+  Result<> open_alerts() {
+    const auto on_store_thread = [this](auto work, auto done) { on_store(std::move(work), std::move(done)); };
+    alerts_ = std::make_unique<AlertDesk>(s_, on_store_thread);
+    usage_ = std::make_unique<gateway::UsageBook>(s_, on_store_thread);
+    auto reader = store_->reader();
+    if (!reader) return std::move(reader).error();
+    if (auto loaded = alerts_->load(**reader); !loaded) return loaded;
+    if (auto loaded = usage_->load(**reader); !loaded) return loaded;
+    s_.alerts = alerts_.get();
+    return {};
+  }
+
   // Runs on the store's own thread, between two commits; answers on the Loop.
   void on_store(std::function<Result<>(store::Store&)> work, std::function<void(Result<>)> done) {
     queue_->maintain([work = std::move(work), done = std::move(done), post = s_.post](store::Store& store) {
@@ -337,6 +386,7 @@ class ServerImpl final : public Server {
     news_->deliver(delivery);
     runs_->deliver(delivery);
     overview_->deliver(delivery);
+    alerts_->deliver(delivery);
     for (const queue::JobChange& change : delivery.jobs) watch_.changed(change);
   }
 
@@ -351,6 +401,8 @@ class ServerImpl final : public Server {
     news_->tick();
     runs_->tick(now);
     overview_->tick(now);
+    usage_->tick(now);
+    tokens_->tick(now);
     rest_->tick(now);
   }
 
@@ -398,6 +450,7 @@ class ServerImpl final : public Server {
 
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
   SystemClock clock_;
+  TokenBook token_book_;
   Services s_;
   std::unique_ptr<store::Store> store_;
   std::unique_ptr<store::BlobStore> blobs_;
@@ -415,6 +468,9 @@ class ServerImpl final : public Server {
   std::unique_ptr<Schedules> schedules_;
   std::unique_ptr<RunBook> runs_;
   std::unique_ptr<Overview> overview_;
+  std::unique_ptr<AlertDesk> alerts_;
+  std::unique_ptr<gateway::UsageBook> usage_;
+  std::unique_ptr<TokenDesk> tokens_;
   std::unique_ptr<WorkerSessions> worker_sessions_;
   std::unique_ptr<ClientSessions> client_sessions_;
   std::unique_ptr<JsonSessions> json_sessions_;

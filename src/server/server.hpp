@@ -33,6 +33,7 @@ struct ServerOptions {
   Millis retain{7ll * 24 * 3600 * 1000};  // ended jobs older than this are deleted
   std::uint64_t retain_jobs = 100'000;    // and those beyond the newest so many
   std::uint64_t retain_runs = 500;        // races that ended: the newest so many are kept
+  std::string alert_webhook = {};         // http:// or https://, told of alerts; "": nobody
   std::vector<Setting> settings = {};     // of these, as they were given; no secrets
 };
 

@@ -20,6 +20,8 @@ namespace grange::server {
 class RunBook;
 class WorkerHub;
 class Overview;
+class AlertDesk;
+class TokenDesk;
 namespace gateway {
 class Gateway;
 }
@@ -39,6 +41,8 @@ struct Services {
   WorkerHub* workers = nullptr;
   RunBook* runs = nullptr;
   Overview* overview = nullptr;
+  AlertDesk* alerts = nullptr;
+  TokenDesk* tokens = nullptr;
   gateway::Gateway* gateway = nullptr;
   Post post;
   Instant started{};

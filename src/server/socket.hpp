@@ -8,6 +8,13 @@
 
 namespace grange::server {
 
+inline bool same(const Principal& a, const Principal& b) {
+  return a.kind == b.kind && a.name == b.name;
+}
+inline Error not_your_session() {
+  return {ErrorClass::forbidden, "This session was begun with another token. Begin a new one."};
+}
+
 // A session's side of a socket.
 class Peer {
  public:
@@ -16,6 +23,8 @@ class Peer {
   virtual void closed(const Error& why) = 0;
   virtual void writable() {}
   virtual void alive() {}
+  // Its token is good no more. Afterwards the socket is closed.
+  virtual void revoked(const Error& why) { closed(why); }
 };
 
 class Socket : public std::enable_shared_from_this<Socket> {
@@ -55,6 +64,11 @@ class Socket : public std::enable_shared_from_this<Socket> {
   void close(std::uint16_t code, std::string reason) {
     peer_ = nullptr;
     connection_->close(code, std::move(reason));
+  }
+  void revoke(const Error& why) {
+    const auto self = shared_from_this();
+    if (const auto peer = peer_) peer->revoked(why);
+    close(1008, why.message.substr(0, 120));
   }
   void ping() { connection_->ping(); }
   void set_idle(Millis idle) { connection_->set_idle(idle); }

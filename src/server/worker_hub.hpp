@@ -27,6 +27,13 @@ struct WorkerLoad {
   std::vector<GpuLook> gpus;
 };
 
+// What a service uses that the worker keeps running.
+struct ServiceLook {
+  std::string name;
+  std::optional<double> cpu_percent;
+  std::optional<Bytes> memory;
+};
+
 // What a worker last said of itself.
 struct WorkerFigures {
   bool connected = false;
@@ -38,6 +45,7 @@ struct WorkerFigures {
   bool measured = false;  // cpu_percent, memory_used and load were said
   std::uint32_t cpus_milli = 0;
   WorkerLoad load;
+  std::vector<ServiceLook> services;
   std::string dialect, peer;
 };
 

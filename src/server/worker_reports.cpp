@@ -35,6 +35,18 @@ WorkerLoad load_of(const pb::Heartbeat& beat) {
   return out;
 }
 
+std::vector<ServiceLook> services_of(const pb::Heartbeat& beat) {
+  std::vector<ServiceLook> out;
+  for (const pb::ServiceLoad& load : beat.services()) {
+    if (out.size() == 64 || load.name().size() > 256) break;
+    ServiceLook& look = out.emplace_back(ServiceLook{load.name(), {}, {}});
+    if (load.has_cpu_percent() && std::isfinite(load.cpu_percent()) && load.cpu_percent() >= 0)
+      look.cpu_percent = load.cpu_percent();
+    if (load.has_memory_bytes()) look.memory = load.memory_bytes();
+  }
+  return out;
+}
+
 }  // namespace
 
 void WorkerSession::message(std::string bytes, bool binary) {
@@ -229,6 +241,7 @@ void WorkerSession::heartbeat(const pb::Heartbeat& beat) {
       capacity_.memory > 0 ? std::min<Bytes>(beat.memory_used_bytes(), capacity_.memory) : beat.memory_used_bytes();
   figures_.disk_free = beat.disk_free_bytes();
   figures_.load = load_of(beat);
+  figures_.services = services_of(beat);
   figures_.measured = beat.memory_used_bytes() > 0;
   if (figures_.measured && number_.value != 0 && s_.overview != nullptr) s_.overview->worker_said(number_, figures_);
   const std::uint32_t window = std::min(beat.window(), limits::kWindow);

@@ -20,6 +20,7 @@ WorkerSession::WorkerSession(WorkerSessions& owner, Services& services, TaskOutp
 
 void WorkerSession::begin(SocketPtr socket, const pb::Hello& hello) {
   socket_ = std::move(socket);
+  principal_ = socket_->principal();
   socket_->set_peer(shared_from_this());
   heard_from(hello.worker());
   for (const pb::Held& held : hello.worker().held()) {
@@ -38,6 +39,7 @@ void WorkerSession::resume(SocketPtr socket, const pb::Hello& hello) {
   link_lost();
   if (socket_ != nullptr) socket_->close(close_code::normal, "the session went on over a newer connection");
   socket_ = std::move(socket);
+  principal_ = socket_->principal();
   socket_->set_peer(shared_from_this());
   welcomed_ = false;
   std::vector<std::string> unsent;
@@ -179,6 +181,15 @@ void WorkerSession::retire(std::uint16_t close_code, const std::string& tell) {
     socket_ = nullptr;
     if (number_.value != 0 && !told_queue_) s_.queue->gone(number_, queue_session_, false);
   }
+}
+
+// What it holds goes to others at once: nothing that it says of it would be heard.
+void WorkerSession::revoked(const Error& why) {
+  const auto self = shared_from_this();
+  refuse(why, true);
+  if (number_.value != 0 && !retired_) s_.queue->gone(number_, queue_session_, true);
+  told_queue_ = true;
+  retire(close_code::policy, why.message);
 }
 
 void WorkerSession::say_goodbye(const std::string& reason) {

@@ -40,6 +40,7 @@ void WorkerSessions::hello(SocketPtr socket, pb::Frame frame) {
   }
   if (const auto it = sessions_.find(id); it != sessions_.end() && it->second->session_id() == hello.session_id()) {
     const auto session = it->second;
+    if (!same(session->principal(), socket->principal())) return refuse(socket, not_your_session());
     if (session->can_resume(hello)) return session->resume(std::move(socket), hello);
     // The session is the same, but its numbers do not fit (or the lease ended): begin anew, with what the worker says
     // it holds.

@@ -52,6 +52,7 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   void closed(const Error& why) override;
   void writable() override;
   void alive() override;
+  void revoked(const Error& why) override;
 
   void tick(Now now);
   bool connected() const { return socket_ != nullptr && socket_->open(); }
@@ -59,6 +60,7 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   Instant seen() const { return seen_; }
   Instant away_since() const { return away_since_; }
   const std::string& session_id() const { return session_id_; }
+  const Principal& principal() const { return principal_; }
   void challenge();  // asks for a sign of life
   void heard_from(const pb::WorkerHello& hello);
 
@@ -105,6 +107,7 @@ class WorkerSession final : public WorkerChannel, public Peer, public std::enabl
   std::uint64_t round_ = 0;  // of hellos: an answer to an older one is of no use
   wire::Session session_;
   SocketPtr socket_;
+  Principal principal_;
   bool welcomed_ = false;
   bool retired_ = false;
   bool draining_ = false;

@@ -93,9 +93,13 @@ void SqliteStore::add_pages(JobNo job, const core::JobBody& body) {
 bool SqliteStore::hold_parents(JobNo job, const std::vector<core::Dependency>& after) {
   bool any = false;
   for (const core::Dependency& d : after) {
-    if (!d.pass) continue;
-    any = true;
-    sql("INSERT OR IGNORE INTO job_parents(child, parent) VALUES(?,?)").bind(1, job.value).bind(2, d.job.value).run();
+    any = any || d.pass;
+    sql("INSERT INTO job_parents(child, parent, holds) VALUES(?,?,?) ON CONFLICT(child, parent) DO UPDATE SET "
+        "holds = max(holds, excluded.holds)")
+        .bind(1, job.value)
+        .bind(2, d.job.value)
+        .bind(3, d.pass)
+        .run();
   }
   return any;
 }
@@ -123,7 +127,7 @@ void SqliteStore::apply(const core::JobProgressed& r, const core::Bodies&) {
   }
   s.run();
   if (core::ended(r.state)) {
-    if (now.has_inputs) sql("DELETE FROM job_parents WHERE child=?").bind(1, r.job.value).run();
+    if (now.has_inputs) sql("UPDATE job_parents SET holds=0 WHERE child=?").bind(1, r.job.value).run();
   } else if (core::ended(now.state)) {
     now.has_inputs = hold_parents(r.job, header_of(r.job).after);  // it was retried
   }
@@ -180,7 +184,7 @@ core::JobHeader SqliteStore::header_of(JobNo job) {
 SqliteStore::JobNow& SqliteStore::now_of(JobNo job) {
   if (const auto it = jobs_.find(job); it != jobs_.end()) return it->second;
   sqlite::Use s(
-      sql("SELECT state, completed, failed, cancelled, EXISTS(SELECT 1 FROM job_parents WHERE child=no), "
+      sql("SELECT state, completed, failed, cancelled, EXISTS(SELECT 1 FROM job_parents WHERE child=no AND holds=1), "
           "more FROM jobs WHERE no=?"));
   s->bind(1, job.value);
   if (!s->step()) {

@@ -46,7 +46,7 @@ std::vector<std::pair<JobNo, core::JobState>> SqliteStore::to_forget(WallMs befo
   if (limit == 0) return jobs;
   const Totals& totals = counters_.totals;
   std::uint64_t ended = totals.jobs_completed + totals.jobs_failed + totals.jobs_cancelled;
-#define GRANGE_MAY_GO "unique_until > ?1 OR EXISTS(SELECT 1 FROM job_parents WHERE parent = no)"
+#define GRANGE_MAY_GO "unique_until > ?1 OR EXISTS(SELECT 1 FROM job_parents WHERE parent = no AND holds = 1)"
   {
     sqlite::Use over(
         sql("SELECT no, state, " GRANGE_MAY_GO " FROM jobs WHERE expires > 0 AND expires <= ?1 ORDER BY expires, no"));
@@ -85,6 +85,7 @@ Result<std::vector<JobNo>> SqliteStore::forget_ended(WallMs before, WallMs now, 
     for (const auto& [job, state] : jobs) {
       sql("DELETE FROM jobs WHERE no=?").bind(1, job.value).run();
       sql("DELETE FROM specs WHERE job=?").bind(1, job.value).run();
+      sql("DELETE FROM job_parents WHERE child=?").bind(1, job.value).run();
       sql("INSERT INTO trash(job) VALUES(?)").bind(1, job.value).run();
       --counters_.totals.jobs;
       --jobs_in(state);

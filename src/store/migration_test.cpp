@@ -69,6 +69,9 @@ TEST(Migration, MakesTheSameTablesOfVersionTwo) {
   for (const auto* scratch : {&old_file, &new_file}) ASSERT_TRUE(Store::open({.directory = scratch->path()}).ok());
   Sql(old_file.path() + "/farm.db")
       .run(
+          "DROP TABLE tokens; DROP TABLE usage; DROP TABLE alerts; DROP TABLE alert_rules; "
+          "DROP INDEX job_parents_parent; ALTER TABLE job_parents DROP COLUMN holds; "
+          "CREATE INDEX job_parents_parent ON job_parents(parent); "
           "DROP TABLE extends; DROP TABLE runs; DROP TABLE history; ALTER TABLE jobs DROP COLUMN reason; "
           "ALTER TABLE workers DROP COLUMN forgotten; ALTER TABLE workers DROP COLUMN paused; "
           "ALTER TABLE workers DROP COLUMN quarantines; ALTER TABLE workers DROP COLUMN quarantined_until; "

@@ -39,6 +39,11 @@ class SqliteReader final : public Reader {
   Result<std::vector<WorkerRow>> workers() override;
   Result<OutcomeCells> outcome_cells(const OutcomeCellsOf& of) override;
   Result<std::vector<HistoryRow>> history(std::optional<Millis> step) override;
+  Result<std::vector<ChildRow>> children(JobNo job, std::uint32_t limit) override;
+  Result<std::vector<UsageRow>> usage(std::int64_t from_day) override;
+  Result<std::vector<AlertRuleRow>> alert_rules() override;
+  Result<std::vector<AlertRow>> alerts() override;
+  Result<std::vector<TokenRow>> tokens() override;
   Result<bool> blob_in_use(const std::string& sha256) override;
   Result<std::optional<ModelRow>> get_model(const std::string& name, const std::string& version) override;
   Result<std::vector<ModelRow>> list_models() override;

@@ -38,6 +38,28 @@ JobRow job_row(const sqlite::Statement& s) {
 
 }  // namespace
 
+Result<std::vector<ChildRow>> SqliteReader::children(JobNo job, std::uint32_t limit) {
+  using Rows = std::vector<ChildRow>;
+  return sqlite::guarded<Rows>([&]() -> Result<Rows> {
+    sqlite::Use s(
+        sql("SELECT no, id, name, state FROM jobs WHERE no IN ("  // never more than a page, however many there are
+            "SELECT * FROM (SELECT child FROM job_parents WHERE parent = ?1 AND holds = 0 ORDER BY child LIMIT ?2) "
+            "UNION ALL "
+            "SELECT * FROM (SELECT child FROM job_parents WHERE parent = ?1 AND holds = 1 ORDER BY child LIMIT ?2)) "
+            "ORDER BY no LIMIT ?2"));
+    s->bind(1, job.value).bind(2, limit);
+    Rows rows;
+    while (s->step()) {
+      const JobNo child{s->u32(0)};
+      rows.push_back({.job = child,
+                      .id = s->null(1) ? std::to_string(child.value) : s->text(1),
+                      .name = s->text(2),
+                      .state = static_cast<core::JobState>(s->i(3))});
+    }
+    return rows;
+  });
+}
+
 Result<std::unique_ptr<Reader>> open_reader(const OpenOptions& options) {
   return sqlite::guarded<std::unique_ptr<Reader>>([&]() -> Result<std::unique_ptr<Reader>> {
     return std::unique_ptr<Reader>(std::make_unique<SqliteReader>(options));
@@ -62,11 +84,19 @@ void SqliteReader::damaged(const char* what) const {
 Result<std::vector<JobRow>> SqliteReader::jobs(const JobFilter& filter) {
   return sqlite::guarded<std::vector<JobRow>>([&]() -> Result<std::vector<JobRow>> {
     const std::int64_t below = filter.before ? std::int64_t{filter.before->value} : INT64_MAX;
-    sqlite::Use s(filter.state
-                      ? sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 AND state = ?4 ORDER BY no DESC LIMIT ?2 OFFSET ?3")
-                      : sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 ORDER BY no DESC LIMIT ?2 OFFSET ?3"));
+    const bool searched = !filter.engine.empty() || !filter.user.empty() || !filter.text.empty();
+    sqlite::Use s(
+        searched
+            ? sql(GRANGE_JOB_COLUMNS
+                  "WHERE no < ?1 AND (?4 < 0 OR state = ?4) AND (?5 = '' OR engine = ?5) AND (?6 = '' OR user = ?6) "
+                  "AND (?7 = '' OR instr(lower(coalesce(id, no)), lower(?7)) OR instr(lower(name), lower(?7)) "
+                  "OR instr(lower(user), lower(?7)) OR instr(lower(engine), lower(?7))) "
+                  "ORDER BY no DESC LIMIT ?2 OFFSET ?3")
+        : filter.state ? sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 AND state = ?4 ORDER BY no DESC LIMIT ?2 OFFSET ?3")
+                       : sql(GRANGE_JOB_COLUMNS "WHERE no < ?1 ORDER BY no DESC LIMIT ?2 OFFSET ?3"));
     s->bind(1, below).bind(2, filter.limit).bind(3, filter.skip);
-    if (filter.state) s->bind(4, static_cast<int>(*filter.state));
+    if (searched || filter.state) s->bind(4, filter.state ? static_cast<int>(*filter.state) : -1);
+    if (searched) s->bind_text(5, filter.engine).bind_text(6, filter.user).bind_text(7, filter.text);
     std::vector<JobRow> rows;
     while (s->step()) rows.push_back(job_row(*s.operator->()));
     return rows;

@@ -26,10 +26,14 @@ struct Migration {
 //              reason: why what was never handed out was cancelled.
 // kept         `failures` has a byte for each class of failure. parked: 1 to be frozen, 2 to be given back.
 // extends      keys of what was added to an open job, and what each was answered.
-// job_parents  live jobs, and those whose results are their inputs: these are not forgotten.
+// job_parents  which job waits, or waited, for which. holds: it lives, and will be given the parent's results, so the
+//              parent is not forgotten.
 // refs         who holds a blob: 1 a job, 2 a result, 3 a checkpoint.
 // trash        jobs that were forgotten while rows of theirs are still to be deleted.
 // history      figures of the farm for charts, in steps of 30 s and 15 min.
+// tokens       names that may come in; of the secret only its SHA-256.
+// usage        what went through the gateway, by day (since 1970, UTC).
+// alerts       ended 0: open. alert_rules: only kinds that a person changed or silenced.
 // workers      forgotten: shown no more, until it comes back; its number and its failures stay its own.
 // runs         races. record: what was asked, of whom, and by which jobs; summary: "" until it has ended (ended 0).
 constexpr const char* kSchema = R"sql(
@@ -54,8 +58,9 @@ CREATE INDEX jobs_state ON jobs(state);
 CREATE INDEX jobs_ended ON jobs(ended) WHERE state >= 2;
 CREATE INDEX jobs_unique ON jobs(unique_word) WHERE unique_word IS NOT NULL;
 CREATE INDEX jobs_expires ON jobs(expires) WHERE expires > 0;
-CREATE TABLE job_parents(child INTEGER NOT NULL, parent INTEGER NOT NULL, PRIMARY KEY(child, parent)) WITHOUT ROWID;
-CREATE INDEX job_parents_parent ON job_parents(parent);
+CREATE TABLE job_parents(child INTEGER NOT NULL, parent INTEGER NOT NULL, holds INTEGER NOT NULL DEFAULT 1,
+  PRIMARY KEY(child, parent)) WITHOUT ROWID;
+CREATE INDEX job_parents_parent ON job_parents(parent, holds);
 CREATE TABLE specs(job INTEGER PRIMARY KEY, spec BLOB NOT NULL);
 CREATE TABLE pages(first INTEGER PRIMARY KEY, count INTEGER NOT NULL, sizes BLOB NOT NULL, bytes BLOB NOT NULL);
 CREATE TABLE outcomes(task INTEGER PRIMARY KEY, end INTEGER NOT NULL, failure INTEGER NOT NULL, attempt INTEGER NOT NULL,
@@ -91,6 +96,13 @@ CREATE TABLE runs(id TEXT PRIMARY KEY, kind TEXT NOT NULL, user TEXT NOT NULL, d
   started INTEGER NOT NULL, ended INTEGER NOT NULL, record TEXT NOT NULL, summary TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs(started, id);
 CREATE TABLE history(step INTEGER NOT NULL, at INTEGER NOT NULL, figures TEXT NOT NULL, PRIMARY KEY(step, at)) WITHOUT ROWID;
+CREATE TABLE tokens(name TEXT PRIMARY KEY, role TEXT NOT NULL, sha256 TEXT NOT NULL, created INTEGER NOT NULL, created_by TEXT NOT NULL,
+  expires INTEGER NOT NULL, last_used INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE usage(day INTEGER NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL, figures TEXT NOT NULL,
+  PRIMARY KEY(day, principal, model)) WITHOUT ROWID;
+CREATE TABLE alert_rules(kind TEXT PRIMARY KEY, rule TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE alerts(id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, record TEXT NOT NULL, began INTEGER NOT NULL,
+  ended INTEGER NOT NULL);
 )sql";
 
 // From older files to the same schema, which a test compares. A new column comes last.
@@ -133,6 +145,18 @@ CREATE INDEX runs_started ON runs(started, id);
 ALTER TABLE workers ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE workers ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE history(step INTEGER NOT NULL, at INTEGER NOT NULL, figures TEXT NOT NULL, PRIMARY KEY(step, at)) WITHOUT ROWID;
+)sql"},
+    {5, R"sql(
+CREATE TABLE tokens(name TEXT PRIMARY KEY, role TEXT NOT NULL, sha256 TEXT NOT NULL, created INTEGER NOT NULL, created_by TEXT NOT NULL,
+  expires INTEGER NOT NULL, last_used INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE usage(day INTEGER NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL, figures TEXT NOT NULL,
+  PRIMARY KEY(day, principal, model)) WITHOUT ROWID;
+CREATE TABLE alert_rules(kind TEXT PRIMARY KEY, rule TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE alerts(id INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, record TEXT NOT NULL, began INTEGER NOT NULL,
+  ended INTEGER NOT NULL);
+ALTER TABLE job_parents ADD COLUMN holds INTEGER NOT NULL DEFAULT 1;
+DROP INDEX job_parents_parent;
+CREATE INDEX job_parents_parent ON job_parents(parent, holds);
 )sql"},
 };
 static_assert(kMigrations[std::size(kMigrations) - 1].version == kSchemaVersion);

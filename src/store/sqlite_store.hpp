@@ -40,6 +40,12 @@ class SqliteStore final : public Store {
   Result<bool> drop_run(const std::string& id) override;
   Result<std::vector<std::string>> forget_runs(std::uint64_t keep) override;
   Result<> put_history(const std::vector<HistoryRow>& rows, std::uint32_t keep) override;
+  Result<> put_usage(const std::vector<UsageRow>& rows, std::uint32_t keep_days) override;
+  Result<> put_alerts(const std::vector<AlertRuleRow>& rules, const std::vector<AlertRow>& alerts,
+                      std::uint32_t keep) override;
+  Result<> put_token(const TokenRow& row) override;
+  Result<bool> drop_token(const std::string& name) override;
+  Result<> used_tokens(const std::vector<std::pair<std::string, WallMs>>& when) override;
   const std::string& directory() const override { return options_.directory; }
   Result<std::unique_ptr<Reader>> reader() const override;
 
@@ -48,7 +54,7 @@ class SqliteStore final : public Store {
     core::JobState state{};
     core::JobCounts counts;
     Millis result_ttl{0};
-    bool has_inputs = false;  // rows in job_parents
+    bool has_inputs = false;  // parents whose results it will be given: rows in job_parents that hold
   };
   struct WorkerDelta {
     std::uint64_t completed = 0, failed = 0, run_us = 0;

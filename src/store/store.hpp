@@ -18,7 +18,7 @@
 
 namespace grange::store {
 
-inline constexpr int kSchemaVersion = 4;
+inline constexpr int kSchemaVersion = 5;
 
 struct OpenOptions {
   std::string directory;     // farm.db, logs.db, blobs/, lock
@@ -98,6 +98,37 @@ struct HistoryRow {
   std::string figures = {};
 };
 
+// What went through the gateway on one day. Only its meter reads what is in the figures.
+struct UsageRow {
+  std::int64_t day = 0;  // since 1970, UTC
+  std::string principal = {}, model = {};
+  std::string figures = {};
+};
+
+// What a person set up for one kind of alert, and one alert. Only the server's alerts read what is in them.
+struct AlertRuleRow {
+  std::string kind = {};
+  std::string rule = {};  // JSON; "": as it comes
+};
+struct AlertRow {
+  std::uint64_t id = 0;
+  std::string kind = {}, subject = {};
+  std::string record = {};  // JSON
+  WallMs began{};
+  WallMs ended{};  // 0: it is open
+};
+
+// A token with a name. Of its secret only the hash is here.
+struct TokenRow {
+  std::string name = {};
+  std::string role = {};
+  std::string sha256 = {};  // lower-case hex
+  WallMs created{};
+  std::string created_by = {};
+  WallMs expires{};    // 0: never
+  WallMs last_used{};  // 0: never
+};
+
 class Reader;
 
 class Store {
@@ -120,7 +151,8 @@ class Store {
   virtual Result<std::vector<JobNo>> forget_ended(WallMs before, WallMs now, std::uint64_t keep,
                                                   std::uint32_t limit) = 0;
   // `db clear`: everything but the schema, the server's id, connected workers, the last job number (fences must stay
-  // unique) and what people set up: users' limits, schedules, the pause of the farm.
+  // unique) and what people set up: users' limits, schedules, alerts, tokens, the pause of the farm; nor what was
+  // metered.
   virtual Result<> forget_all() = 0;
   // Names code. The same content again is fine; other content under a known version: conflict.
   virtual Result<> put_model(const std::string& name, const std::string& version, const std::string& sha256,
@@ -133,6 +165,14 @@ class Store {
   virtual Result<std::vector<std::string>> forget_runs(std::uint64_t keep) = 0;
   // Adds or replaces; of each step's rows only the newest `keep` stay.
   virtual Result<> put_history(const std::vector<HistoryRow>& rows, std::uint32_t keep) = 0;
+  // Adds or replaces. keep_days: of the days that have any, the newest so many stay; 0: all.
+  virtual Result<> put_usage(const std::vector<UsageRow>& rows, std::uint32_t keep_days) = 0;
+  // Adds or replaces; of those that ended the newest `keep` stay.
+  virtual Result<> put_alerts(const std::vector<AlertRuleRow>& rules, const std::vector<AlertRow>& alerts,
+                              std::uint32_t keep) = 0;
+  virtual Result<> put_token(const TokenRow& row) = 0;  // adds or replaces
+  virtual Result<bool> drop_token(const std::string& name) = 0;
+  virtual Result<> used_tokens(const std::vector<std::pair<std::string, WallMs>>& when) = 0;  // of those that are there
   virtual const std::string& directory() const = 0;
   virtual Result<std::unique_ptr<Reader>> reader() const = 0;  // any thread
 };
@@ -205,6 +245,12 @@ struct WorkerRow {
                 run_us = 0;  // lifetime: tasks completed, attempts failed, time of tasks that ended
   bool paused = false, forgotten = false;
 };
+// A job that waits, or waited, for another.
+struct ChildRow {
+  JobNo job;
+  std::string id, name;
+  core::JobState state{};
+};
 // Kept, never counted. Jobs: those that are there. Tasks: all there ever were.
 struct Totals {
   std::uint64_t jobs = 0, jobs_pending = 0, jobs_running = 0, jobs_completed = 0, jobs_failed = 0, jobs_cancelled = 0;
@@ -223,9 +269,11 @@ struct ModelRow {
   WallMs at{};
 };
 struct JobFilter {
-  std::optional<core::JobState> state;
-  std::optional<JobNo> before;  // keyset: newest first, jobs below this number
+  std::optional<core::JobState> state = {};
+  std::optional<JobNo> before = {};  // keyset: newest first, jobs below this number
   std::uint32_t skip = 0, limit = 100;
+  std::string engine = {}, user = {};  // "": any
+  std::string text = {};               // stands in id, name, user or engine, whatever the case of ASCII letters
 };
 
 class Reader {
@@ -264,7 +312,12 @@ class Reader {
   failure_stats() = 0;
   virtual Result<std::vector<WorkerRow>> workers() = 0;  // forgotten ones too
   virtual Result<OutcomeCells> outcome_cells(const OutcomeCellsOf& of) = 0;
-  virtual Result<std::vector<HistoryRow>> history(std::optional<Millis> step) = 0;  // oldest first
+  virtual Result<std::vector<HistoryRow>> history(std::optional<Millis> step) = 0;     // oldest first
+  virtual Result<std::vector<ChildRow>> children(JobNo job, std::uint32_t limit) = 0;  // oldest first
+  virtual Result<std::vector<UsageRow>> usage(std::int64_t from_day) = 0;              // by day
+  virtual Result<std::vector<AlertRuleRow>> alert_rules() = 0;
+  virtual Result<std::vector<AlertRow>> alerts() = 0;               // oldest first
+  virtual Result<std::vector<TokenRow>> tokens() = 0;               // by name
   virtual Result<bool> blob_in_use(const std::string& sha256) = 0;  // by a job, a result, a checkpoint or a model
   virtual Result<std::optional<ModelRow>> get_model(const std::string& name, const std::string& version) = 0;
   virtual Result<std::vector<ModelRow>> list_models() = 0;  // by name and version

@@ -417,6 +417,64 @@ TEST(Store, KeepsResultsThatALiveJobWillBeGiven) {
   EXPECT_EQ(forget(*store), (Numbers{1, 4}));
 }
 
+TEST(Store, SearchesJobs) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  const auto reader = *store->reader();
+  core::JobBody cat, dog;
+  cat.name = "Render the cat", cat.user = "anna", cat.engine = "command", cat.id = "mine";
+  dog.name = "render a dog 100%", dog.user = "bob", dog.engine = "python";
+  commit(*store, one_job(11, {}, cat));
+  commit(*store, one_job(12, {}, dog));
+  progress(*store, 12, core::JobState::completed, 10);
+  const auto found = [&](const JobFilter& filter) {
+    Numbers out;
+    const auto rows = reader->jobs(filter);
+    for (const JobRow& row : *rows) out.push_back(row.job.value);
+    return out;
+  };
+  EXPECT_EQ(found({.user = "anna"}), Numbers{11});
+  EXPECT_EQ(found({.engine = "command", .text = "the CAT"}), Numbers{11});
+  EXPECT_EQ(found({.engine = "python", .text = "the CAT"}), Numbers{});
+  EXPECT_EQ(found({.text = "RENDER"}), (Numbers{12, 11}));
+  EXPECT_EQ(found({.before = JobNo{12}, .text = "render"}), Numbers{11});
+  EXPECT_EQ(found({.state = core::JobState::completed, .text = "render"}), Numbers{12});
+  EXPECT_EQ(found({.text = "MIN"}), Numbers{11}) << "its own id";
+  EXPECT_EQ(found({.text = "12"}), Numbers{12}) << "the number of one without";
+  EXPECT_EQ(found({.text = "11"}), Numbers{}) << "who has an id is not called by its number";
+  EXPECT_EQ(found({.text = "%"}), Numbers{12}) << "no pattern";
+}
+
+TEST(Store, KnowsTheChildrenOfAJobAlsoWhenTheyEnded) {
+  const Scratch scratch;
+  const auto store = open_at(scratch.path());
+  const auto reader = *store->reader();
+  const auto children = [&](std::uint32_t job, std::uint32_t limit = 10) {
+    Numbers out;
+    const auto rows = reader->children({job}, limit);
+    for (const ChildRow& row : *rows) out.push_back(row.job.value);
+    return out;
+  };
+  for (const std::uint32_t no : {1u, 2u}) commit(*store, one_job(no));
+  core::JobHeader child;
+  core::JobBody named;
+  named.name = "child";
+  child.after = {{.job = {1}, .index = 0}, {.job = {1}, .pass = true}, {.job = {2}}};
+  for (const std::uint32_t no : {3u, 4u, 5u}) commit(*store, one_job(no, child, named));
+  for (const std::uint32_t no : {1u, 2u}) progress(*store, no, core::JobState::completed, 10);
+  progress(*store, 3, core::JobState::failed, 20);
+  EXPECT_EQ(children(1), (Numbers{3, 4, 5}));
+  EXPECT_EQ(children(2), (Numbers{3, 4, 5})) << "only waited for";
+  EXPECT_EQ(children(1, 2), (Numbers{3, 4}));
+  EXPECT_EQ(children(3), Numbers{});
+  const ChildRow first = (*reader->children({1}, 1))[0];
+  EXPECT_EQ(first.id, "3");
+  EXPECT_EQ(first.name, "child");
+  EXPECT_EQ(first.state, core::JobState::failed);
+  EXPECT_EQ(numbers(*store->forget_ended({INT64_MAX}, {INT64_MAX}, 0, 10)), (Numbers{2, 3}));
+  EXPECT_EQ(children(1), (Numbers{4, 5}));
+}
+
 TEST(Store, SparedJobsCountAmongThoseThatAreKept) {
   const Scratch scratch;
   const auto store = open_at(scratch.path());

@@ -59,6 +59,10 @@ std::string capabilities_json(const std::string& worker_id, const std::string& n
                                     {"version", service.version()},
                                     {"note", service.note()},
                                     {"parallel", service.parallel()},
+                                    {"managed", service.managed()},
+                                    {"care", service.care()},
+                                    {"restarts", service.restarts()},
+                                    {"last_error", service.last_error()},
                                     {"models", std::move(names)}});
   }
   json::object labels;

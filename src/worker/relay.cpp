@@ -6,6 +6,7 @@
 
 #include "base/limits.hpp"
 #include "worker/engines/remote_rules.hpp"
+#include "worker/services/keeper.hpp"
 
 namespace grange::worker {
 namespace {
@@ -60,9 +61,12 @@ struct RelayHost::Impl {
   Services& services;
   std::function<bool(pb::Relay)> send;
   std::unordered_map<std::uint64_t, Stream> streams;
+  std::uint64_t connection = 0;  // a log that was asked for over another one is nobody's
+  std::shared_ptr<bool> alive = std::make_shared<bool>(true);
   bool behind = false;
 
   void open(std::uint64_t id, pb::RelayOpen& order);
+  void open_log(std::uint64_t id, const pb::RelayOpen& order);
   void say(std::uint64_t id, pb::Relay frame);
   void refuse(std::uint64_t id, const Error& why);
   void body(std::uint64_t id, std::string_view bytes);
@@ -98,6 +102,7 @@ void RelayHost::Impl::open(std::uint64_t id, pb::RelayOpen& order) {
   if (streams.contains(id)) return;  // it goes on as it is
   if (streams.size() >= kPerService)
     return refuse(id, {ErrorClass::unavailable, "This worker relays as many streams as it can."});
+  if (order.log_lines() > 0) return open_log(id, order);
   const auto& all = services.list();
   const auto service =
       std::find_if(all.begin(), all.end(), [&](const ServiceInfo& one) { return one.shown.name() == order.service(); });
@@ -140,6 +145,32 @@ void RelayHost::Impl::open(std::uint64_t id, pb::RelayOpen& order) {
   stream.credit = order.credit_bytes();
   stream.call = http.send(std::move(request), [this, id](Result<net::ClientResponse> answer) { over(id, answer); });
   settle(stream);
+}
+
+void RelayHost::Impl::open_log(std::uint64_t id, const pb::RelayOpen& order) {
+  std::uint64_t after = 0;
+  for (const pb::RelayHeader& header : order.headers()) {
+    if (lower(header.name()) == "x-log-after") after = std::strtoull(header.value().c_str(), nullptr, 10);
+  }
+  Keeper* keeper = services.keeper();
+  const auto done = [this, id, mine = connection, weak = std::weak_ptr<bool>(alive)](const ServiceLog::Tail& tail) {
+    if (weak.expired() || mine != connection || !streams.contains(id)) return;
+    pb::Relay frame;
+    frame.mutable_head()->set_status(200);
+    pb::RelayHeader& end = *frame.mutable_head()->add_headers();
+    end.set_name("x-log-end");
+    end.set_value(std::to_string(tail.end));
+    say(id, std::move(frame));
+    pass(id, tail.text);
+    if (streams.erase(id) == 0) return;
+    pb::Relay last;
+    last.mutable_end();
+    say(id, std::move(last));
+  };
+  if (keeper == nullptr || !keeper->log(order.service(), order.log_lines(), after, done))
+    return refuse(id, {ErrorClass::not_found, "This worker does not keep the service \"" + order.service() +
+                                                  "\" running, and so has no log of it."});
+  streams[id];
 }
 
 void RelayHost::Impl::body(std::uint64_t id, std::string_view bytes) {
@@ -208,6 +239,7 @@ void RelayHost::writable() {
 void RelayHost::drop_all() {
   const auto all = std::move(impl_->streams);
   impl_->streams.clear();
+  ++impl_->connection;
   impl_->behind = false;
 }
 

@@ -68,6 +68,18 @@ std::optional<Bytes> memory_limit(const Cgroup& group) {
                   [](const std::string& dir) { return parse_memory_limit(read_text(dir + "/memory.limit_in_bytes")); });
 }
 
+std::optional<Bytes> memory_room(const Cgroup& group) {
+  const auto v2 = smallest("/sys/fs/cgroup", group.v2, [](const std::string& dir) {
+    return parse_memory_room(read_text(dir + "/memory.max"), read_text(dir + "/memory.current"),
+                             read_text(dir + "/memory.stat"));
+  });
+  if (v2) return v2;
+  return smallest("/sys/fs/cgroup/memory", group.memory, [](const std::string& dir) {
+    return parse_memory_room(read_text(dir + "/memory.limit_in_bytes"), read_text(dir + "/memory.usage_in_bytes"),
+                             read_text(dir + "/memory.stat"));
+  });
+}
+
 std::vector<GpuInfo> nvidia_gpus(std::vector<std::string>& notes) {
   const auto program = find_program("nvidia-smi", kPath, "");
   if (!program) return {};
@@ -102,11 +114,24 @@ Bytes disk_free(const std::string& folder) {
   return ::statvfs(folder.c_str(), &info) == 0 ? static_cast<Bytes>(info.f_bavail) * info.f_frsize : 0;
 }
 
-Bytes memory_used() {
-  const std::string text = read_text("/proc/meminfo");
-  const Bytes total = parse_meminfo(text, "MemTotal").value_or(0),
-              free = parse_meminfo(text, "MemAvailable").value_or(0);
-  return total > free ? total - free : 0;
+std::optional<Bytes> parse_memory_room(std::string_view limit, std::string_view current, std::string_view stat) {
+  const auto most = parse_memory_limit(limit), used = parse_memory_limit(current);
+  if (!most || !used) return std::nullopt;
+  auto files = parse_counter(stat, "total_inactive_file");  // v1, with the groups below
+  if (!files) files = parse_counter(stat, "inactive_file");
+  const Bytes kept = *used - std::min(*used, files.value_or(0));
+  return *most - std::min(*most, kept);
+}
+
+Bytes used_memory(Bytes offered, Bytes machine_has_left, std::optional<Bytes> group_has_left) {
+  const Bytes left = std::min(machine_has_left, group_has_left.value_or(machine_has_left));
+  return std::max<Bytes>(1, offered - std::min(offered, left));
+}
+
+Bytes memory_used(Bytes offered) {
+  static const Cgroup group = own_cgroup();
+  const auto left = parse_meminfo(read_text("/proc/meminfo"), "MemAvailable");
+  return left ? used_memory(offered, *left, memory_room(group)) : 0;
 }
 
 std::uint64_t oom_kills() {

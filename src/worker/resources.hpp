@@ -31,6 +31,9 @@ std::optional<std::uint32_t> parse_cpu_max(std::string_view text);
 std::optional<std::uint32_t> parse_cfs_quota(std::string_view quota, std::string_view period);
 // memory.max or memory.limit_in_bytes. nullopt: "max", or v1's way to say none.
 std::optional<Bytes> parse_memory_limit(std::string_view text);
+// What is left of that limit: memory.current (or v1's usage_in_bytes) counts files that the kernel can let go.
+std::optional<Bytes> parse_memory_room(std::string_view limit, std::string_view current, std::string_view stat);
+Bytes used_memory(Bytes offered, Bytes machine_has_left, std::optional<Bytes> group_has_left);
 // A field of /proc/meminfo in bytes.
 std::optional<Bytes> parse_meminfo(std::string_view text, std::string_view field);
 std::string parse_cpu_model(std::string_view cpuinfo);
@@ -54,7 +57,9 @@ std::uint32_t usable_cores(std::uint32_t affinity, std::optional<std::uint32_t> 
 std::string read_text(const std::string& file, std::size_t limit = 1 << 20);  // "" when it cannot be read
 Resources discover(const std::string& data_dir);
 Bytes disk_free(const std::string& folder);
-Bytes memory_used();
+// Of what `offered` says that we have: the machine's figure is not ours where a control group limits us. Never 0, which
+// would say that nothing was measured.
+Bytes memory_used(Bytes offered);
 // How often the kernel killed something for want of memory, in our cgroup or the machine.
 std::uint64_t oom_kills();
 

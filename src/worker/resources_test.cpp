@@ -71,10 +71,27 @@ TEST(Resources, CpuTicks) {
   EXPECT_EQ(parse_cpu_ticks("nonsense").total, 0u);
 }
 
+TEST(Resources, MemoryInUseIsOfWhatWeMayUse) {
+  EXPECT_EQ(used_memory(64 * GiB, 4 * GiB, std::nullopt), 60 * GiB);
+  EXPECT_EQ(used_memory(4 * GiB, 4 * GiB, 3 * GiB), GiB) << "the machine is nearly full, and our group is not";
+  EXPECT_EQ(used_memory(4 * GiB, 1 * GiB, 3 * GiB), 3 * GiB) << "what the machine has not cannot be used";
+  EXPECT_EQ(used_memory(4 * GiB, 60 * GiB, std::nullopt), 1u) << "measured";
+
+  const auto room = parse_memory_room("4294967296\n", "3221225472\n", "anon 5\ninactive_file 1073741824\n");
+  EXPECT_EQ(room, 2 * GiB);
+  EXPECT_EQ(parse_memory_room("4294967296", "3221225472", "inactive_file 1\ntotal_inactive_file 1073741824\n"),
+            2 * GiB);
+  EXPECT_EQ(parse_memory_room("4096", "8192", ""), Bytes{0});
+  EXPECT_EQ(parse_memory_room("max\n", "3221225472\n", ""), std::nullopt);
+  EXPECT_EQ(parse_memory_room("4096\n", "", ""), std::nullopt);
+}
+
 TEST(Resources, ThisMachineHasSomething) {
   const Resources r = discover("/tmp");
   EXPECT_GE(r.cores, 1u);
   EXPECT_GT(r.memory, 0u);
+  EXPECT_GT(memory_used(r.memory), 1u);
+  EXPECT_LT(memory_used(r.memory), r.memory);
   EXPECT_GT(r.disk_free, 0u);
   EXPECT_FALSE(r.hostname.empty());
 }

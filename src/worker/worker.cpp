@@ -41,6 +41,7 @@ Result<> Worker::Impl::start() {
   auto dir = open_data_dir(options.data_dir);
   if (!dir) return dir.error();
   data = std::move(*dir);
+  end_left_services(data.path + "/services");
   resources = discover(data.path);
   load_meter = std::make_unique<LoadMeter>(resources.gpus);
   slots = std::clamp<std::uint32_t>(options.slots == 0 ? resources.cores : options.slots, 1, limits::kWindow);
@@ -72,6 +73,9 @@ Result<> Worker::Impl::start() {
     dialer = net::websocket_dialer(loop, websocket_url(options.server_url), headers);
   }
   client = std::make_unique<SessionClient>(loop, *this, std::move(dialer), link, "s-" + random_id(12), seed());
+  if (keeper) {
+    if (auto started = keeper->start(); !started) return started;
+  }
   if (python_check.ok()) {
     start_python();
   } else {
@@ -118,6 +122,11 @@ void Worker::Impl::start_services() {
   o.probe = options.probe;
   o.folder = data.path + "/models";
   o.machine = machine_facts(resources);
+  if (!options.kept_services.empty()) {
+    keeper = make_keeper(loop, *http, guardian.get(), clock,
+                         {options.kept_services, data.path + "/services", environment("PATH", kPath)});
+    o.keeper = keeper.get();
+  }
   services = make_services(loop, *http, std::move(o));
   services->on_change([this] { client->manifest_changed(); });
   const EngineContext context{loop,          *this,
@@ -261,6 +270,14 @@ void Worker::Impl::leave() {
   services.reset();
   client->say_goodbye(error ? error->message : core->draining() ? "drained" : "stopped");
   client->stop();
+  if (!keeper) return leave_link();
+  spdlog::info("Stopping the services that this worker started.");
+  keeper->end([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->leave_link();
+  });
+}
+
+void Worker::Impl::leave_link() {
   // A moment for the goodbye to leave the machine.
   last = loop.after(Millis(100), [this] {
     gone = true;
@@ -279,6 +296,7 @@ Worker::~Worker() {
   impl_->relays.reset();
   impl_->engines.clear();
   impl_->services.reset();
+  impl_->keeper.reset();
   impl_->health.reset();
   impl_->client.reset();
 }
@@ -302,6 +320,7 @@ void Worker::stop(std::function<void()> done) {
     return;
   }
   impl_->done_calls.push_back(std::move(done));
+  if (impl_->left && impl_->keeper) impl_->keeper->end_now();
   impl_->leave();
 }
 

@@ -10,6 +10,7 @@
 
 #include "net/loop.hpp"
 #include "net/transport.hpp"
+#include "worker/services/care_spec.hpp"
 
 namespace grange::worker {
 
@@ -27,6 +28,7 @@ struct WorkerOptions {
   std::string pool;                     // the class of workers it belongs to; "": standard
   std::vector<std::string> models;      // that it has ready
   std::vector<std::string> services;    // "kind=url" or "name:kind=url": beside those found by probing
+  std::vector<CareSpec> kept_services;  // checked; the worker starts them, and keeps them running
   bool probe = true;                    // look for services at their usual ports
   Millis life{0};                       // the machine is lent for so long; then it drains. 0: no end known
   std::uint32_t drain_seconds = 8;      // how long tasks may go on after the first signal

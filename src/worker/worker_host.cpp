@@ -173,9 +173,10 @@ void Worker::Impl::fill_manifest(pb::Manifest& m) {
   // A mock may answer anywhere, where the job allows one.
   for (const char* engine : {"compute", "models", "llm-mock", "image-mock"}) m.add_engines(engine);
   std::set<std::string> engines_of_services;
-  for (const ServiceInfo& service : services->list()) {
+  // Gone before the rest of a worker that leaves, which may still be asked what it offers.
+  for (const ServiceInfo& service : services ? services->list() : std::vector<ServiceInfo>()) {
     const std::string engine = engine_of(service.shown.kind());
-    engines_of_services.insert(engine);
+    if (!engine.empty()) engines_of_services.insert(engine);
     if (engine.starts_with("remote")) engines_of_services.insert("remote:" + service.shown.name());
     *m.add_services() = service.shown;
   }
@@ -200,9 +201,10 @@ void Worker::Impl::fill_heartbeat(pb::Heartbeat& beat) {
   beat.set_running(core->running());
   beat.set_backlog(core->waiting());
   beat.set_window(core->window());
-  beat.set_memory_used_bytes(memory_used());
+  beat.set_memory_used_bytes(memory_used(resources.memory));
   beat.set_disk_free_bytes(disk_free(data.path));
   if (load_meter) load_meter->fill(beat, clock.now().mono);
+  if (keeper) keeper->fill(beat, clock.now().mono);
   load_history.add(clock.now().wall, beat);  // the last: all of it was measured by now
 }
 

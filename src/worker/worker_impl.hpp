@@ -18,6 +18,7 @@
 #include "worker/python_engine.hpp"
 #include "worker/relay.hpp"
 #include "worker/resources.hpp"
+#include "worker/services/keeper.hpp"
 #include "worker/services/services.hpp"
 #include "worker/session_client.hpp"
 #include "worker/worker.hpp"
@@ -43,6 +44,7 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   void drain();
   void start_leaving();
   void leave();
+  void leave_link();
 
   // worker_host.cpp: EngineHost and SessionOwner
   void ended(TaskId task, Attempt attempt, pb::TaskResult result) override;
@@ -95,6 +97,7 @@ struct Worker::Impl final : EngineHost, SessionOwner, std::enable_shared_from_th
   std::unordered_map<AttemptKey, Bytes, AttemptKeyHash> logged;
   std::unordered_map<AttemptKey, Instant, AttemptKeyHash> began;  // what runs in an engine: for the times of its events
   std::unique_ptr<net::HttpClient> http;                          // to services
+  std::unique_ptr<Keeper> keeper;                                 // null: it keeps none
   std::unique_ptr<Services> services;
   std::unique_ptr<RelayHost> relays;
   std::map<Kind, std::unique_ptr<Engine>> engines;

@@ -4,6 +4,7 @@ import http.client
 import json
 import urllib.parse
 
+import httpx
 import ollama
 import openai
 import pytest
@@ -357,3 +358,23 @@ def test_an_error_of_ollama_has_openais_shape_at_v1(farm, services):
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
     status, _, body = call(farm.url + "/ollama/")
     assert (status, body) == (200, b"Ollama is running")
+
+
+# ------------------------------------------------------------------------------------------------ tokens with a name
+
+
+def test_a_named_token_is_counted_apart_and_ends_with_its_streams(farm, service):
+    name = f"app-{service.kind}"
+    token = farm.ask("/api/tokens", {"name": name, "role": "models"})["token"]
+    service.tokens, service.delay_s = 3000, 0.02
+    mine = openai.OpenAI(base_url=farm.url + "/v1", api_key=token, max_retries=0)
+    stream = mine.chat.completions.create(model=service.model, messages=HELLO, stream=True)
+    assert next(iter(stream)) is not None
+    farm.ask(f"/api/tokens/{name}", method="DELETE")
+    with pytest.raises((httpx.HTTPError, openai.APIError)):
+        for _ in stream:
+            pass
+    eventually(lambda: farm.ask("/api/gateway")["active"] == 0, what="the end of the stream")
+    assert farm.ask("/api/gateway")["recent"][0]["principal"] == name
+    with pytest.raises(openai.AuthenticationError, match="revoked"):
+        mine.models.list()

@@ -142,9 +142,12 @@ Result<> check_remote(const pb::RemoteSpec& remote) {
 }
 
 Result<> check_models(const pb::ModelsSpec& models) {
-  if (!one_of(models.op(), {"pull", "fetch", "remove", "reset"}))
-    return bad("models.op must be pull, fetch, remove or reset.");
-  if (models.op() != "reset" && !valid_name(models.model())) return bad("models.model is missing: name a model.");
+  const bool of_service = one_of(models.op(), {"start", "stop", "restart"});
+  if (!of_service && !one_of(models.op(), {"pull", "fetch", "remove", "reset"}))
+    return bad("models.op must be pull, fetch, remove, reset, start, stop or restart.");
+  if (of_service && !valid_name(models.service())) return bad("models.service is missing: name the service.");
+  if (models.op() != "reset" && !of_service && !valid_name(models.model()))
+    return bad("models.model is missing: name a model.");
   if (models.op() == "fetch" && models.url().empty() && models.sha256().empty())
     return bad("models.url or models.sha256 is missing: say where the file comes from.");
   if (!models.folder().empty() && !safe_path(models.folder()))

@@ -88,7 +88,9 @@ object schemas() {
       "python_version:string* sandbox:string notes:array",
       "A worker. status: online, busy, paused, quarantined, draining, reconnecting or offline. services: {name, kind, "
       "state, "
-      "version, note, parallel, models}; a model's fit is GOOD, RISK, FAIL or UNKNOWN on this machine.");
+      "version, note, parallel, models, managed, pid, restarts, since_ms, last_error, cpu_percent, memory_bytes}; the "
+      "state of one that its worker keeps running (managed) is stopped, starting, ready, unhealthy, backing_off or "
+      "failed; a model's fit is GOOD, RISK, FAIL or UNKNOWN on this machine.");
   out["WorkerFailure"] = schema(
       "id:integer worker_id:string* job_id:string task_id:string index:integer attempt:integer failure:string "
       "fault:string* stage:string* "
@@ -232,6 +234,8 @@ object schemas() {
   out["ModelReset"] = schema("service:string", "Only the service of this name; left out: all of the worker.");
   out["ModelJobs"] = schema("jobs:array", "{job_id, worker_id, worker_name, model} each.");
   out["ResetJob"] = schema("job_id:string worker_id:string", "The job; its result says when all was ready again.");
+  out["ServiceJob"] = schema("job_id:string worker_id:string service:string",
+                             "The job; the result of a start says ready_ms, that of a stop stopped_ms.");
   out["OllamaModels"] = schema("models:array", "Models in Ollama's form.");
   out["OllamaVersion"] = schema("version:string", "Its version.");
   out["Gateway"] = schema(
@@ -269,10 +273,63 @@ object schemas() {
                      "network_out_bytes_per_s:array disk_read_bytes_per_s:array disk_write_bytes_per_s:array "
                      "temperature_c:array gpu_percent:array",
                      "gpu_percent: the busiest of its GPUs.")}};
+  out["Me"] = schema("name:string role:string kind:string may:array own:array",
+                     "Who one is. kind: local, token (the farm's own) or named. may: actions (x-action of each "
+                     "operation here) on all there is; own: those on what belongs to one's own name.");
+  const std::string_view token_fields =
+      "name:string role:string created_ms:integer created_by:string expires_ms:integer*";
+  out["TokenFile"] =
+      schema("name:string role:string expires_in_s:integer",
+             "role: admin, user (the default), viewer, worker or models. expires_in_s: left out, never.");
+  std::string token_made(token_fields);
+  token_made.append(" token:string");
+  std::string token_shown(token_fields);
+  token_shown.append(" last_used_ms:integer* expired:boolean");
+  out["TokenMade"] = schema(token_made, "token: shown this once.");
+  out["TokenRevoked"] = schema("name:string", "Which one is gone.");
+  out["Tokens"] = object{
+      {"type", "object"},
+      {"description", "Tokens by name, and who asks."},
+      {"properties",
+       object{{"tokens", object{{"type", "array"}, {"items", schema(token_shown, "A token; never its secret.")}}},
+              {"you", schema("name:string role:string", "Who asks.")}}}};
   out["Join"] = schema("command:string url:string token_needed:boolean token:string note:string",
                        "What to type on a new machine. token: only for who has it already.");
   out["Setting"] = schema("name:string value:string from:string help:string",
                           "A setting. from: default, environment, command line or file.");
+  const std::string_view rule_fields = "enabled:boolean threshold:number* for_s:number severity:string";
+  out["JobLook"] =
+      object{{"allOf", array{object{{"$ref", "#/components/schemas/Job"}},
+                             schema("children:array more_children:boolean",
+                                    "With the jobs that wait, or waited, for it: {job_id, name, status}, the first "
+                                    "100. Such as ended before version 5 of the data folder are not known.")}}};
+  out["Alert"] = schema(
+      "id:integer kind:string severity:string subject:string subject_name:string title:string text:string "
+      "worker_id:string* job_id:string* began_ms:integer ended_ms:integer* silenced_until_ms:integer*",
+      "subject: a worker's id, a job's, WORKER/SERVICE, or nothing for the farm. severity: info, warn or error.");
+  out["Alerts"] = schema("open:array recent:array webhook:object",
+                         "webhook: {url_host, sent, failed, waiting}; url_host is null without --alert-webhook.");
+  for (const std::string_view list : {"open", "recent"})
+    out["Alerts"].as_object()["properties"].as_object()[list] =
+        object{{"type", "array"}, {"items", object{{"$ref", "#/components/schemas/Alert"}}}};
+  std::string rule_shape("kind:string help:string unit:string* ");
+  rule_shape.append(rule_fields).append(" changed:boolean silenced_until_ms:integer*");
+  out["AlertRule"] = schema(
+      rule_shape,
+      "threshold and unit are null where it is so or it is not. for_s: it must hold so long before an alert opens.");
+  out["AlertRules"] = schema("rules:array", "One of each kind.");
+  out["AlertRules"].as_object()["properties"].as_object()["rules"] =
+      object{{"type", "array"}, {"items", object{{"$ref", "#/components/schemas/AlertRule"}}}};
+  out["AlertRuleChange"] = schema(rule_fields, "What is left out stays as it is. for_s: seconds, or \"5m\".");
+  out["Silence"] =
+      schema("for_s:number scope:string",
+             "For how long; 0 takes it back. scope: subject (left out), or kind: all alerts of this kind.");
+  out["Usage"] = schema(
+      "days:array totals:object since_ms:integer",
+      "days: {day, principal, model, requests, completed, failed, cancelled, refused, tokens_in, tokens_out, "
+      "uncounted, "
+      "bytes} each; totals: the same of all of them. Days are UTC, and since_ms is the begin of the first one that was "
+      "asked for.");
   out["OpenApi"] = of_type("object");
   return out;
 }
@@ -316,8 +373,16 @@ std::string openapi_json() {
         {"responses", object{{"200", std::move(ok)},
                              {"default", object{{"description", "An error"}, {"content", content("Error")}}}}}};
     if (!route.request.empty()) operation["requestBody"] = object{{"content", content(route.request)}};
-    const bool open = authorize({"anonymous", PrincipalKind::anonymous}, route.action, {"route"}).ok();
-    if (open) operation["security"] = array{};
+    if (open_to_all(route.action)) {
+      operation["security"] = array{};
+    } else {
+      array roles;
+      for (const Role role : {Role::admin, Role::user, Role::viewer, Role::worker, Role::models}) {
+        const Right has = right(role, route.action);
+        if (has != Right::no) roles.emplace_back(std::string(name(role)) + (has == Right::own ? " (own)" : ""));
+      }
+      operation["x-roles"] = std::move(roles);
+    }
     std::string method(route.method);
     std::transform(method.begin(), method.end(), method.begin(), [](char c) { return static_cast<char>(c + 32); });
     if (!paths.contains(route.pattern)) paths[route.pattern] = object{};

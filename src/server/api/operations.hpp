@@ -19,6 +19,7 @@ struct SubmitInput {
   std::vector<core::ArgumentPage> pages;
   std::string id;                    // the client's own id, or ""
   Millis start_in{0}, finish_in{0};  // instead of not_before and deadline, from now on
+  std::string keys_of = {};          // whose its key and its unique word are; "": the farm's
 };
 struct SubmitAnswer {
   JobMetaPtr meta;
@@ -96,7 +97,9 @@ class Operations {
                        Done<std::vector<SubmitAnswer>> done);
   // Calls the queue with a job's number, and brings its answer back to the Loop.
   using Call = std::function<void(const JobMetaPtr&, std::function<void(Result<std::uint32_t>)>)>;
-  void on_job(const std::string& job, std::optional<std::uint32_t> index, Call call, Done<std::uint32_t> done);
+  // Here the owner of the job is known, so here it is decided who may.
+  void on_job(const Principal& who, Action action, const std::string& job, std::optional<std::uint32_t> index,
+              Call call, Done<std::uint32_t> done);
   void with_live(std::vector<JobFigures> jobs, Done<std::vector<JobFigures>> done);
 
   Services& s_;

@@ -34,21 +34,27 @@ Result<std::string> bad_parents(store::Reader& reader, JobNo job) {
 
 }  // namespace
 
-void Operations::on_job(const std::string& job, std::optional<std::uint32_t> index, Call call,
-                        Done<std::uint32_t> done) {
-  s_.jobs->resolve(
-      job, [post = s_.post, index, call = std::move(call), done = std::move(done)](Result<JobMetaPtr> meta) {
-        if (!meta) return done(std::move(meta).error());
-        if (index && *index >= (*meta)->count) return done(no_such_task(**meta, *index));
-        call(*meta, [post, done](Result<std::uint32_t> n) { post([done, n = std::move(n)] { done(n); }); });
-      });
+void Operations::on_job(const Principal& who, Action action, const std::string& job, std::optional<std::uint32_t> index,
+                        Call call, Done<std::uint32_t> done) {
+  s_.jobs->resolve(job, [post = s_.post, who, action, index, call = std::move(call),
+                         done = std::move(done)](Result<JobMetaPtr> meta) {
+    if (!meta) return done(std::move(meta).error());
+    if (auto may = authorize(who, action, {"job", (*meta)->id, (*meta)->user}); !may)
+      return done(std::move(may).error());
+    const bool runs_again = action == Action::retry_job || action == Action::extend_job;
+    if (runs_again && (*meta)->engine == "models") {
+      if (auto may = authorize(who, Action::change_machines, {"machine"}); !may) return done(std::move(may).error());
+    }
+    if (index && *index >= (*meta)->count) return done(no_such_task(**meta, *index));
+    call(*meta, [post, done](Result<std::uint32_t> n) { post([done, n = std::move(n)] { done(n); }); });
+  });
 }
 
 void Operations::cancel(const Principal& who, const std::string& job, std::optional<std::uint32_t> index,
                         std::string reason, Done<std::uint32_t> done) {
   if (auto may = authorize(who, Action::cancel_job, {"job", job}); !may) return done(std::move(may).error());
   on_job(
-      job, index,
+      who, Action::cancel_job, job, index,
       [this, index, reason = cut_utf8(std::move(reason), limits::kMessageBytes)](const JobMetaPtr& meta, auto answer) {
         s_.queue->cancel(meta->job, index, reason, std::move(answer));
       },
@@ -61,7 +67,7 @@ void Operations::retry(const Principal& who, const std::string& job, queue::Retr
   std::optional<std::uint32_t> highest;
   for (const std::uint32_t index : filter.indices) highest = std::max(highest.value_or(0), index);
   on_job(
-      job, highest,
+      who, Action::retry_job, job, highest,
       [this, filter = std::move(filter)](const JobMetaPtr& meta, auto answer) {
         s_.queue->retry(meta->job, filter, std::move(answer));
       },
@@ -76,7 +82,7 @@ void Operations::pause(const Principal& who, const std::string& job, Pause pause
               "A whole job is paused with or without freezing what runs; only single tasks can be given back."});
   }
   on_job(
-      job, pause.index,
+      who, Action::pause_job, job, pause.index,
       [this, pause](const JobMetaPtr& meta, auto answer) {
         s_.queue->pause({.job = meta->job,
                          .index = pause.index,
@@ -119,7 +125,7 @@ void Operations::extend(const Principal& who, const std::string& job, ExtendInpu
   const BlobFacts blobs{[this](const std::string& sha256) { return s_.blobs->size(sha256).has_value(); }};
   if (auto fine = check_pages(input.count, input.pages, blobs); !fine) return done(std::move(fine).error());
   on_job(
-      job, std::nullopt,
+      who, Action::extend_job, job, std::nullopt,
       [this, shared = std::make_shared<ExtendInput>(std::move(input))](const JobMetaPtr& meta, auto answer) {
         queue::ExtendCall call;
         call.job = meta->job;

@@ -148,21 +148,34 @@ void say_ended(const core::JobHeader& header, const std::vector<EndedParent>& en
 }
 
 queue::SubmitCall make_call(SubmitInput& input, std::string digest) {
+  const auto in_space = [&](const std::string& word) {
+    return word.empty() || input.keys_of.empty() ? word : input.keys_of + "\n" + word;
+  };
   queue::SubmitCall call;
   call.header = make_header(input.spec);
   call.body.id = input.id;
   // A client's own id is a key as well: the same job again is that job, another is a conflict.
-  call.body.key = input.spec.key().empty() && !input.id.empty() ? "id:" + input.id : input.spec.key();
+  call.body.key = input.spec.key().empty() && !input.id.empty() ? "id:" + input.id : in_space(input.spec.key());
   call.body.digest = std::move(digest);
   call.body.name = input.spec.name();
   call.body.user = input.spec.user();
   call.body.engine = input.spec.engine();
   call.body.spec = serialize_stably(input.spec);
   call.body.blobs = job_blobs(input.spec, input.pages);
-  call.body.unique = input.spec.unique();
+  call.body.unique = in_space(input.spec.unique());
   call.body.unique_for = Millis{static_cast<std::int64_t>(input.spec.unique_ms())};
   call.body.pages = std::move(input.pages);
   return call;
+}
+
+// As whom, and on what: a job that changes a machine takes more than one that runs there. Who submits as himself only
+// has keys and words of his own: he takes none of another, nor that of a schedule's next run.
+Result<> may_submit(const Principal& who, SubmitInput& input) {
+  if (right(role_of(who), Action::submit_job) == Right::own) input.keys_of = who.name;
+  if (auto may = authorize(who, Action::submit_job, {"job", input.id, input.spec.user()}); !may) return may;
+  const bool named = !input.spec.engine().empty();  // else it goes by the table that is there
+  if ((named ? input.spec.engine() : implied_engine(input.spec)) != "models") return {};
+  return authorize(who, Action::change_machines, {"machine"});
 }
 
 JobMetaPtr make_meta(const queue::SubmitCall::Answer& answer, std::shared_ptr<const pb::JobSpec> spec,
@@ -180,9 +193,9 @@ JobMetaPtr make_meta(const queue::SubmitCall::Answer& answer, std::shared_ptr<co
 }  // namespace
 
 void Operations::submit(const Principal& who, SubmitInput input, Done<SubmitAnswer> done) {
-  if (auto may = authorize(who, Action::submit_job, {"job", input.id}); !may) return done(std::move(may).error());
-  if (s_.stopping) return done(stopping());
   if (input.spec.user().empty()) input.spec.set_user(who.name);
+  if (auto may = may_submit(who, input); !may) return done(std::move(may).error());
+  if (s_.stopping) return done(stopping());
   prepare(std::move(input), [this, done = std::move(done)](Result<std::shared_ptr<SubmitInput>> ready) {
     if (!ready) return done(std::move(ready).error());
     const std::shared_ptr<SubmitInput> job = *ready;
@@ -257,6 +270,7 @@ void Operations::submit_graph(const Principal& who, std::vector<SubmitInput> job
   graph->jobs = std::move(jobs);
   for (SubmitInput& input : graph->jobs) {
     if (input.spec.user().empty()) input.spec.set_user(who.name);
+    if (auto may = may_submit(who, input); !may) return done(std::move(may).error());
   }
   // Ten thousand jobs take their time to be looked at.
   s_.files->read<Unit>(
@@ -362,8 +376,8 @@ void Operations::hand_over_graph(std::vector<SubmitInput> jobs, std::vector<std:
 }
 
 void Operations::plan(const Principal& who, SubmitInput input, Done<core::Explanation> done) {
-  if (auto may = authorize(who, Action::submit_job, {"plan"}); !may) return done(std::move(may).error());
   if (input.spec.user().empty()) input.spec.set_user(who.name);
+  if (auto may = may_submit(who, input); !may) return done(std::move(may).error());
   prepare(std::move(input), [this, done = std::move(done)](Result<std::shared_ptr<SubmitInput>> ready) {
     if (!ready) return done(std::move(ready).error());
     if (auto fine = settle_times(**ready, s_.clock.now().wall); !fine) return done(std::move(fine).error());

@@ -157,6 +157,14 @@ void Rest::handle(net::HttpExchangePtr exchange) {
   auto who = s_.authenticator.identify(call->request());
   if (!who) return call->fail(who.error());
   call->who = std::move(*who);
+  if (call->who.kind == PrincipalKind::named) {
+    Answering& of = answering_[call->who.name];
+    if (of.exchanges.size() >= of.look_at) {
+      std::erase_if(of.exchanges, [](const auto& weak) { return weak.expired(); });
+      of.look_at = std::max<std::size_t>(256, 2 * of.exchanges.size());
+    }
+    of.exchanges.push_back(call->exchange);
+  }
   Match match = match_route(call->request().method, call->request().path);
   if (match.route == nullptr) {
     if (!match.allow.empty()) return call->wrong_method(match.allow);
@@ -196,11 +204,31 @@ Result<> Rest::admit(const net::HttpRequest& head) const {
   if (!who) return std::move(who).error();
   // What is open to all is open to be looked at: it takes no body from strangers.
   if (net::announces_body(head)) {
-    if (auto may = authorize(*who, Action::keep_session, {"body"}); !may) return may;
+    if (auto may = authorize(*who, Action::see_me, {"body"}); !may) return may;
   }
   const Match match = match_route(head.method, head.path);
   if (match.route == nullptr) return {};
   return authorize(*who, match.route->action, {match.route->tag});
+}
+
+std::optional<std::string> Rest::refusal(const net::HttpRequest& head, const Error& why) {
+  const auto dialect = gateway::dialect_at(head.path);
+  if (!dialect) return std::nullopt;
+  return gateway::fault_body(*dialect, gateway::fault_of(why));
+}
+
+void Rest::end(const std::string& token, const Error& why) {
+  const auto of = answering_.find(token);
+  if (of == answering_.end()) return;
+  const auto exchanges = std::move(of->second.exchanges);
+  answering_.erase(of);
+  for (const auto& weak : exchanges) {
+    const auto exchange = weak.lock();
+    if (exchange == nullptr) continue;
+    // An answer that was not begun says why, in the words of its path; then it is over for its owner too.
+    if (gateway::dialect_at(exchange->request().path)) RestCall{.exchange = exchange, .who = {}, .path = {}}.fail(why);
+    exchange->cut(why);
+  }
 }
 
 bool Rest::streams_body(const net::HttpRequest& head) {
@@ -211,6 +239,10 @@ void Rest::tick(Now now) {
   if (now.mono - kept_open_ < Micros{15'000'000}) return;
   kept_open_ = now.mono;
   std::erase_if(streams_, [](const auto& weak) { return weak.expired(); });
+  for (auto it = answering_.begin(); it != answering_.end();) {
+    std::erase_if(it->second.exchanges, [](const auto& weak) { return weak.expired(); });
+    it = it->second.exchanges.empty() ? answering_.erase(it) : std::next(it);
+  }
   for (const auto& weak : streams_) {
     if (const auto exchange = weak.lock()) exchange->write(":\n\n");
   }

@@ -64,7 +64,11 @@ class Rest {
   // Asked before a body is read; handle() asks again, with the route's object.
   Result<> admit(const net::HttpRequest& head) const;
   static bool streams_body(const net::HttpRequest& head);
+  // The body of a refusal that is answered before a handler is asked, in the dialect of its path; nullopt: the usual.
+  static std::optional<std::string> refusal(const net::HttpRequest& head, const Error& why);
   void tick(Now now);  // keeps quiet streams open
+  // Ends all that is being answered to a named token.
+  void end(const std::string& token, const Error& why);
 
   // system
   void get_stats(RestCallPtr call);
@@ -137,7 +141,19 @@ class Rest {
   void get_join(RestCallPtr call);
   void get_settings(RestCallPtr call);
   void get_failure_stats(RestCallPtr call);
+  // tokens (server/tokens/rest_tokens.cpp)
+  void get_me(RestCallPtr call);
+  void get_tokens(RestCallPtr call);
+  void post_token(RestCallPtr call);
+  void delete_token(RestCallPtr call);
+  // alerts (server/alerts/rest_alerts.cpp)
+  void get_alerts(RestCallPtr call);
+  void get_alert_rules(RestCallPtr call);
+  void put_alert_rule(RestCallPtr call);
+  void delete_alert_rule(RestCallPtr call);
+  void silence_alert(RestCallPtr call);
   // the gateway (server/gateway/routes.cpp)
+  void get_usage(RestCallPtr call);
   void pass_on(RestCallPtr call);
   void list_v1_models(RestCallPtr call);
   void get_v1_model(RestCallPtr call);
@@ -152,6 +168,11 @@ class Rest {
   void sync_checkpoints(RestCallPtr call);
   void remove_model(RestCallPtr call);
   void reset_worker(RestCallPtr call);
+  // services under care (server/api/rest_services.cpp)
+  void start_service(RestCallPtr call);
+  void stop_service(RestCallPtr call);
+  void restart_service(RestCallPtr call);
+  void get_service_log(RestCallPtr call);
   // races (server/runs/rest_runs.cpp)
   void post_run(RestCallPtr call);
   void preflight_run(RestCallPtr call);
@@ -188,6 +209,7 @@ class Rest {
                  std::function<void(RunBook::Started)> started);
   void export_run(RestCallPtr call, const std::string& format);
   void run_and_wait(const RestCallPtr& call, std::string_view kind);
+  void change_service(RestCallPtr call, const std::string& op);
   void keep_open(const net::HttpExchangePtr& exchange) { streams_.push_back(exchange); }
 
   Services& s_;
@@ -197,6 +219,11 @@ class Rest {
   TaskOutput& output_;
   const ClientSessions& clients_;
   std::vector<std::weak_ptr<net::HttpExchange>> streams_;
+  struct Answering {
+    std::vector<std::weak_ptr<net::HttpExchange>> exchanges;
+    std::size_t look_at = 256;  // so many, and those that are over are taken out
+  };
+  std::unordered_map<std::string, Answering> answering_;  // by named token
   Instant kept_open_{};
   std::unordered_map<std::string, std::vector<std::function<void()>>>
       uploads_;  // under way -> those who wait for its end

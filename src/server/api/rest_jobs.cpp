@@ -19,6 +19,7 @@ std::optional<core::JobState> job_state(std::string_view text) {
   return std::nullopt;
 }
 
+constexpr std::uint32_t kChildrenShown = 100;
 constexpr std::string_view kTaskStates[] = {"pending", "assigned",  "running", "paused",
                                             "blocked", "completed", "failed",  "cancelled"};
 
@@ -102,6 +103,9 @@ void Rest::get_jobs(RestCallPtr call) {
       return call->fail(
           {ErrorClass::invalid_argument, "\"state\" must be pending, running, completed, failed or cancelled."});
   }
+  filter.engine = call->query("engine");
+  filter.user = call->query("user");
+  filter.text = call->query("q");
   operations_.list(call->who, filter, [call, limit](Result<std::vector<JobFigures>> jobs) {
     if (!jobs) return call->fail(jobs.error());
     json::array out;
@@ -115,9 +119,23 @@ void Rest::get_jobs(RestCallPtr call) {
 void Rest::get_job(RestCallPtr call) {
   Millis wait{0};
   if (!call->seconds("wait", limits::kLongPoll, wait)) return;
-  const auto done = [call](Result<JobFigures> figures) {
+  const auto done = [this, call](Result<JobFigures> figures) {
     if (!figures) return call->fail(figures.error());
-    call->answer(200, job_json(*figures));
+    s_.readers->read<std::vector<store::ChildRow>>(
+        [job = figures->row.job](store::Reader& reader) { return reader.children(job, kChildrenShown + 1); },
+        [call, job = *figures](Result<std::vector<store::ChildRow>> children) {
+          if (!children) return call->fail(children.error());
+          json::object out = job_json(job);
+          json::array shown;
+          for (const store::ChildRow& child : *children) {
+            if (shown.size() == kChildrenShown) break;
+            shown.push_back(
+                json::object{{"job_id", child.id}, {"name", child.name}, {"status", core::name(child.state)}});
+          }
+          out["more_children"] = children->size() > shown.size();
+          out["children"] = std::move(shown);
+          call->answer(200, out);
+        });
   };
   if (wait == Millis{0}) return operations_.status(call->who, call->path["id"], done);
   operations_.wait(call->who, call->path["id"], wait, done);

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "server/api/job_keys.hpp"
+#include "server/api/machine_hosts.hpp"
 #include "server/api/rest.hpp"
 #include "server/gateway/routing.hpp"
 #include "server/text.hpp"
@@ -15,68 +16,7 @@
 namespace grange::server {
 namespace {
 
-constexpr std::string_view kOneWorker = "grange.worker";  // the label by which a task is sent to one worker
-constexpr std::size_t kSynced = 100;                      // models of one question
-
-struct ModelHost {
-  std::string id, name;
-  bool connected = false;
-  pb::Manifest manifest;
-  std::string shown() const { return name.empty() ? id : name; }
-  // The first that is there of this kind ("": any) and name ("": any).
-  const pb::Service* service(std::string_view kind, std::string_view called = {}) const {
-    for (const pb::Service& one : manifest.services()) {
-      if ((kind.empty() || one.kind() == kind) && (called.empty() || one.name() == called) && one.state() != "down")
-        return &one;
-    }
-    return nullptr;
-  }
-};
-using ModelHosts = std::vector<ModelHost>;
-
-std::string joined(const std::vector<std::string>& names) {
-  std::string out;
-  for (std::size_t i = 0; i < std::min<std::size_t>(names.size(), 8); ++i)
-    out += fmt::format("{}\"{}\"", i == 0 ? "" : ", ", names[i]);
-  return names.size() > 8 ? out + ", and more" : out;
-}
-
-std::string did_you_mean(std::string_view word, const std::vector<std::string>& known) {
-  const std::vector<std::string_view> views(known.begin(), known.end());
-  const std::string_view near = nearest(word, views);
-  return near.empty() ? "" : fmt::format(" Did you mean \"{}\"?", near);
-}
-
-Error host_not_found(const std::string& name, const ModelHosts& all) {
-  std::vector<std::string> there;
-  for (const ModelHost& one : all) {
-    if (one.connected) there.push_back(one.shown());
-  }
-  return {ErrorClass::not_found,
-          fmt::format("There is no worker \"{}\".{} {}", cut_utf8(name, 80), did_you_mean(name, there),
-                      there.empty() ? "None is connected; start one with: grange worker --server URL"
-                                    : "Connected are: " + joined(there) + ".")};
-}
-
-// One that is connected, by id or name.
-Result<const ModelHost*> host_called(const std::string& name, const ModelHosts& all) {
-  const ModelHost* found = nullptr;
-  for (const ModelHost& one : all) {
-    if (one.id == name) {
-      found = &one;
-      break;
-    }
-    if (one.name != name) continue;
-    if (found != nullptr && found->connected && one.connected)
-      return Error{ErrorClass::conflict,
-                   fmt::format("Several workers are called \"{}\"; name one by its id.", cut_utf8(name, 80))};
-    if (found == nullptr || one.connected) found = &one;
-  }
-  if (found == nullptr) return host_not_found(name, all);
-  if (!found->connected)
-    return Error{ErrorClass::conflict, fmt::format("The worker \"{}\" is not connected now.", cut_utf8(name, 80))};
-  return found;
-}
+constexpr std::size_t kSynced = 100;  // models of one question
 
 // The named ones; none named: all that are connected and for which `fits` holds.
 template <class Fits>
@@ -154,19 +94,6 @@ std::string file_in(const std::string& url) {
   return path.substr(path.rfind('/') + 1);
 }
 
-struct ModelOrder {
-  const ModelHost* host;
-  std::string model;
-  json::object models;  // of the job
-};
-
-Result<SubmitInput> job_for(const ModelOrder& order) {
-  auto file = read_job_file(json::object{
-      {"engine", "models"}, {"models", order.models}, {"labels", json::object{{kOneWorker, order.host->id}}}});
-  if (!file) return std::move(file).error();
-  return to_input(std::move(*file));
-}
-
 void with_source(json::object& models, const Source& source) {
   if (!source.url.empty()) models["url"] = source.url;
   if (!source.sha256.empty()) models["sha256"] = source.sha256;
@@ -233,52 +160,6 @@ json::array all_models(const ModelHosts& hosts) {
   json::array out;
   for (auto& [key, one] : all) out.push_back(std::move(one));
   return out;
-}
-
-void read_hosts(Services& services, const RestCallPtr& call, std::function<void(const ModelHosts&)> then) {
-  using Hosts = std::vector<std::pair<WorkerNo, ModelHost>>;
-  services.readers->read<Hosts>(
-      [](store::Reader& reader) -> Result<Hosts> {
-        auto rows = reader.workers();
-        if (!rows) return std::move(rows).error();
-        Hosts out;
-        for (const store::WorkerRow& row : *rows) {
-          if (row.forgotten) continue;
-          auto& [no, one] = out.emplace_back(row.worker, ModelHost{row.id, row.name, false, {}});
-          if (!one.manifest.ParseFromString(row.manifest)) one.manifest.Clear();
-        }
-        return out;
-      },
-      [&services, call, then = std::move(then)](Result<Hosts> hosts) {
-        if (!hosts) return call->fail(hosts.error());
-        ModelHosts out;
-        for (auto& [no, one] : *hosts) {
-          const WorkerChannel* channel = services.workers->find(no);
-          one.connected = channel != nullptr && channel->figures().connected;
-          out.push_back(std::move(one));
-        }
-        then(out);
-      });
-}
-
-// All of them or none.
-void send_orders(Operations& operations, const RestCallPtr& call, const std::vector<ModelOrder>& orders,
-                 std::function<void(json::array)> then) {
-  std::vector<SubmitInput> inputs;
-  json::array rows;
-  for (const ModelOrder& one : orders) {
-    auto input = job_for(one);
-    if (!input) return call->fail(input.error());
-    inputs.push_back(std::move(*input));
-    rows.push_back(json::object{{"worker_id", one.host->id}, {"worker_name", one.host->name}, {"model", one.model}});
-  }
-  operations.submit_graph(call->who, std::move(inputs),
-                          [call, rows, then = std::move(then)](Result<std::vector<SubmitAnswer>> sent) mutable {
-                            if (!sent) return call->fail(sent.error());
-                            for (std::size_t i = 0; i < sent->size() && i < rows.size(); ++i)
-                              rows[i].get_object()["job_id"] = (*sent)[i].meta->id;
-                            then(std::move(rows));
-                          });
 }
 
 void answer_jobs(const RestCallPtr& call, json::array jobs) {
@@ -507,7 +388,7 @@ void Rest::reset_worker(RestCallPtr call) {
 }
 
 std::vector<Route> machine_routes() {
-  const Action see = Action::list_models, make = Action::submit_job;
+  const Action see = Action::list_models, make = Action::change_machines;
   const auto post = [make](std::string_view pattern, std::string_view summary, std::vector<RouteParam> params,
                            std::string_view request, std::string_view response, void (Rest::*handler)(RestCallPtr)) {
     return Route{"POST", pattern, make, "models", summary, std::move(params), request, response, handler};

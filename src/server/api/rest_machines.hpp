@@ -6,5 +6,6 @@
 namespace grange::server {
 
 std::vector<Route> machine_routes();
+std::vector<Route> service_routes();  // of services that workers keep running
 
 }  // namespace grange::server

@@ -22,6 +22,20 @@ bool valid_schedule_name(std::string_view name) {
          });
 }
 
+// Is it one's own to change, or not there at all? False: answered with an error.
+bool may_change(const RestCallPtr& call, const Schedules& schedules, bool makes_it_run = false) {
+  const std::string& name = call->path["name"];
+  const auto row = schedules.find(name);
+  if (!row) return true;
+  auto may = authorize(call->who, Action::set_schedules, {"schedule", name, row->user});
+  if (may && makes_it_run) {
+    if (const auto file = read_job_file(row->file); file && file->spec.has_models())
+      may = authorize(call->who, Action::change_machines, {"machine"});
+  }
+  if (!may) call->fail(may.error());
+  return may.ok();
+}
+
 Done<store::ScheduleRow> shown(const RestCallPtr& call) {
   return [call](Result<store::ScheduleRow> row) {
     if (!row) return call->fail(row.error());
@@ -69,19 +83,22 @@ void Rest::put_schedule(RestCallPtr call) {
   if (!file) return call->fail(file.error());
   row.file = json::serialize(*job);
   row.user = file->spec.user().empty() ? call->who.name : file->spec.user();
+  if (!may_change(call, schedules_)) return;
   // What could never be submitted is no schedule.
   operations_.plan(call->who, to_input(std::move(*file)), [this, call, row](Result<core::Explanation> plan) {
     if (!plan) return call->fail(plan.error());
+    if (!may_change(call, schedules_)) return;  // another may have made it meanwhile
     schedules_.put(row, shown(call));
   });
 }
 
 void Rest::delete_schedule(RestCallPtr call) {
+  if (!may_change(call, schedules_)) return;
   schedules_.drop(call->path["name"], call->just_ok());
 }
 
 void Rest::set_schedule_paused(const RestCallPtr& call, bool paused) {
-  if (!call->no_keys(paused ? "a pause" : "a resume")) return;
+  if (!call->no_keys(paused ? "a pause" : "a resume") || !may_change(call, schedules_, !paused)) return;
   schedules_.set_paused(call->path["name"], paused, shown(call));
 }
 void Rest::pause_schedule(RestCallPtr call) {
@@ -92,7 +109,7 @@ void Rest::resume_schedule(RestCallPtr call) {
 }
 
 void Rest::run_schedule(RestCallPtr call) {
-  if (!call->no_keys("a run of a schedule")) return;
+  if (!call->no_keys("a run of a schedule") || !may_change(call, schedules_, true)) return;
   schedules_.run(call->path["name"], [call](Result<SchedulePorts::Submitted> run) {
     if (!run) return call->fail(run.error());
     call->answer(201, json::object{{"job_id", run->job_id}}, {{"Location", "/api/jobs/" + run->job_id}});

@@ -3,6 +3,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "core/farm.hpp"
+#include "server/alerts/alert_desk.hpp"
 #include "server/api/rest.hpp"
 #include "server/text.hpp"
 #include "wire/json_dialect.hpp"
@@ -121,6 +122,7 @@ void Rest::get_metrics(RestCallPtr call) {
             metric("grange_event_followers", "gauge", "Followers of events.", s_.events->followers());
             metric("grange_uptime_seconds", "gauge", "Since the server's start.",
                    static_cast<double>((s_.clock.now().mono - s_.started).count()) / 1e6);
+            text += s_.alerts->metrics();
             call->answer_text(200, "text/plain; version=0.0.4; charset=utf-8", std::move(text));
           });
         });
@@ -153,6 +155,7 @@ void Rest::clear_database(RestCallPtr call) {
   operations_.clear_database(call->who, [this, call](Result<> done) {
     if (!done) return call->fail(done.error());
     s_.runs->forget_all();
+    s_.alerts->forget_jobs();
     call->answer(200, json::object{{"ok", true}});
   });
 }

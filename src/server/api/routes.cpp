@@ -80,7 +80,7 @@ std::vector<Route> farm_routes() {
        Action::see_events,
        "system",
        "Numbered facts as server-sent events. A gap means: take a snapshot again",
-       {{"topics", "string", "jobs, tasks, workers, system, job:ID, separated by commas"},
+       {{"topics", "string", "jobs, tasks, workers, system, runs, alerts, job:ID, run:ID, separated by commas"},
         {"from", "integer", "Start with this number; Last-Event-ID works too"}},
        "",
        "sse",
@@ -329,7 +329,7 @@ std::vector<Route> farm_routes() {
 const std::vector<Route>& routes() {
   static const std::vector<Route> table = [] {
     std::vector<Route> all = job_routes();
-    for (auto* part : {&farm_routes, &overview_routes, &gateway_routes, &run_routes}) {
+    for (auto* part : {&farm_routes, &overview_routes, &gateway_routes, &run_routes, &token_routes, &alert_routes}) {
       for (Route& route : (*part)()) all.push_back(std::move(route));
     }
     return all;

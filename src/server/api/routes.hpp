@@ -33,6 +33,8 @@ std::vector<Route> job_routes();       // of these, those of jobs and tasks
 std::vector<Route> gateway_routes();   // and those of models
 std::vector<Route> run_routes();       // and those of races
 std::vector<Route> overview_routes();  // and those of the dashboard's pages
+std::vector<Route> alert_routes();     // and those of alerts
+std::vector<Route> token_routes();     // and those of tokens
 
 struct Match {
   const Route* route = nullptr;  // null: no such path or method

@@ -61,12 +61,32 @@ json::object model_json(const pb::Model& model) {
           {"fit_numbers", std::move(numbers)}};
 }
 
-json::object service_json(const pb::Service& service) {
+// Of one that the worker keeps running, what its worker makes of it; one that is up and yet of no use is not well.
+std::string service_state(const pb::Service& service) {
+  if (!service.managed() || service.care().empty()) return service.state();
+  return service.care() == "ready" && service.state() == "down" ? "unhealthy" : service.care();
+}
+
+json::object service_json(const pb::Service& service, const WorkerFigures* figures) {
   json::array models;
   for (const pb::Model& model : service.models()) models.push_back(model_json(model));
+  json::value cpu = nullptr, memory = nullptr;
+  for (std::size_t i = 0; service.managed() && figures != nullptr && i < figures->services.size(); ++i) {
+    const ServiceLook& look = figures->services[i];
+    if (look.name != service.name()) continue;
+    if (look.cpu_percent) cpu = *look.cpu_percent;
+    if (look.memory) memory = *look.memory;
+  }
   return {{"name", service.name()},
           {"kind", service.kind()},
-          {"state", service.state()},
+          {"state", service_state(service)},
+          {"managed", service.managed()},
+          {"pid", service.pid() == 0 ? json::value(nullptr) : json::value(service.pid())},
+          {"restarts", service.restarts()},
+          {"since_ms", service.since_ms() == 0 ? json::value(nullptr) : json::value(service.since_ms())},
+          {"last_error", text_or_null(service.last_error())},
+          {"cpu_percent", std::move(cpu)},
+          {"memory_bytes", std::move(memory)},
           {"version", text_or_null(service.version())},
           {"note", text_or_null(service.note())},
           {"parallel", service.parallel()},
@@ -248,7 +268,8 @@ json::object worker_json(const store::WorkerRow& row, const std::optional<core::
   json::array services;
   json::object labels;
   if (readable) {
-    for (const pb::Service& service : manifest.services()) services.push_back(service_json(service));
+    for (const pb::Service& service : manifest.services())
+      services.push_back(service_json(service, connected ? &*figures : nullptr));
     for (const pb::Gpu& gpu : manifest.gpus())
       gpus.push_back(json::object{{"name", gpu.name()}, {"memory_bytes", gpu.memory_bytes()}, {"uuid", gpu.uuid()}});
     for (const std::string& engine : manifest.engines()) engines.emplace_back(engine);

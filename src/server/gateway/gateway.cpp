@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/json/serialize.hpp>
 
+#include "server/alerts/alert_desk.hpp"
 #include "server/api/rest.hpp"
 #include "server/gateway/stream.hpp"
 #include "server/text.hpp"
@@ -418,6 +419,7 @@ void Gateway::offers(WorkerNo worker, const std::string& worker_id, const Servic
   } else if (first_seen_.size() < kFirstSeen) {
     first_seen_[worker_id] = since;
   }
+  if (s_.alerts != nullptr) s_.alerts->offered(worker_id, services);
   board_.set(worker, worker_id, services, since);
   pump();
 }
@@ -450,6 +452,8 @@ void Gateway::writable(WorkerNo worker) {
 
 void Gateway::gone(WorkerNo worker) {
   board_.drop(worker);
+  logs_over({ErrorClass::unavailable, "The worker was lost before it had sent the log."},
+            [worker](const LogAsked& one) { return one.worker == worker; });
   std::vector<StreamId> lost;
   for (const auto& [relay, stream] : relays_) {
     if (stream->worker == worker) lost.push_back(stream->id);
@@ -467,6 +471,9 @@ void Gateway::gone(WorkerNo worker) {
 
 void Gateway::tick(Now at) {
   const Instant before = std::exchange(looked_, at.mono);
+  if (!logs_.empty())
+    logs_over({ErrorClass::timeout, "The worker did not send the log in time."},
+              [&](const LogAsked& one) { return one.until <= at.mono; });
   if (waiting_count_ == 0) return;
   if (board_.cooled(before, at.mono)) pump();
   std::vector<StreamId> over;
@@ -483,6 +490,8 @@ void Gateway::tick(Now at) {
 
 void Gateway::stop() {
   stopping_ = true;
+  logs_over({ErrorClass::unavailable, "The server is stopping; ask again in a moment."},
+            [](const LogAsked&) { return true; });
   const Fault fault{503, "server_error", "stopping", "The server is stopping; ask again in a moment.", 2};
   std::vector<StreamId> all;
   for (const auto& [id, stream] : streams_) all.push_back(id);

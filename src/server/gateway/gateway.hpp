@@ -51,6 +51,15 @@ class Gateway {
   void drains(WorkerNo worker);
   void writable(WorkerNo worker);
 
+  // The newest lines that a service wrote which the worker keeps running, over the worker's session. `done` once,
+  // later. service_log.cpp
+  struct ServiceLog {
+    std::string text;
+    std::string end;  // ask for what came after it
+  };
+  void service_log(WorkerNo worker, const std::string& service, std::uint32_t lines, const std::string& after,
+                   std::function<void(Result<ServiceLog>)> done);
+
   void tick(Now now);
   void stop();  // ends what runs, and says so
 
@@ -64,6 +73,7 @@ class Gateway {
 
   const Board& board() const { return board_; }
   boost::json::object figures() const;
+  Meter& meter() { return meter_; }
   std::size_t active() const { return streams_.size(); }
 
  private:
@@ -85,6 +95,18 @@ class Gateway {
   bool translate(Stream& stream, const Place& place, std::string& path, std::string& body);
   void answer_here(Stream& stream, std::string_view type, std::string body);
   Instant now() const { return s_.clock.now().mono; }
+
+  // service_log.cpp
+  struct LogAsked {
+    WorkerNo worker{};
+    int status = 0;
+    ServiceLog so_far = {};
+    Instant until{};
+    std::function<void(Result<ServiceLog>)> done = {};
+  };
+  void log_heard(std::uint64_t number, LogAsked& asked, pb::Relay& relay);
+  void log_over(std::uint64_t number, Result<ServiceLog> answer);
+  void logs_over(const Error& why, const std::function<bool(const LogAsked&)>& of);
 
   // gateway_stream.cpp: the answer
   void head(Stream& stream, pb::RelayHead& head);
@@ -110,6 +132,7 @@ class Gateway {
   StreamId last_stream_ = 0;
   std::uint64_t last_relay_ = 0;
   std::unordered_map<StreamId, std::unique_ptr<Stream>> streams_;
+  std::unordered_map<std::uint64_t, LogAsked> logs_;     // by the number on the wire
   std::unordered_map<std::uint64_t, Stream*> relays_;    // by the number on the wire: a new one for each try
   std::map<std::string, std::deque<StreamId>> waiting_;  // by dialect and model, in the order of arrival
   std::size_t waiting_count_ = 0;

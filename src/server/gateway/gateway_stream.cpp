@@ -68,6 +68,10 @@ bool ended_in_error(std::string_view tail) {
 }  // namespace
 
 void Gateway::heard(WorkerNo worker, pb::Relay& relay) {
+  if (const auto log = logs_.find(relay.stream()); log != logs_.end()) {
+    if (log->second.worker == worker) log_heard(log->first, log->second, relay);
+    return;
+  }
   const auto it = relays_.find(relay.stream());
   if (it == relays_.end() || it->second->worker != worker) return;  // over, or another's
   Stream& stream = *it->second;

@@ -1,7 +1,6 @@
 #include "server/gateway/meter.hpp"
 
 #include <algorithm>
-#include <iterator>
 #include <vector>
 
 #include "server/text.hpp"
@@ -22,55 +21,11 @@ json::value word(const std::string& text) {
 
 }  // namespace
 
-std::string_view name(End end) {
-  switch (end) {
-    case End::completed:
-      return "completed";
-    case End::failed:
-      return "failed";
-    case End::cancelled:
-      return "cancelled";
-    case End::refused:
-      return "refused";
-  }
-  return "failed";
-}
-
-void Meter::Counters::add(const Record& record) {
-  ++ends[static_cast<std::size_t>(record.end)];
-  tokens_in += record.tokens.in.value_or(0);
-  tokens_out += record.tokens.out.value_or(0);
-  if (record.end == End::completed && !record.tokens.in && !record.tokens.out) ++uncounted;
-  bytes += record.bytes;
-}
-
-void Meter::Counters::add(const Counters& others) {
-  for (std::size_t i = 0; i < std::size(ends); ++i) ends[i] += others.ends[i];
-  tokens_in += others.tokens_in;
-  tokens_out += others.tokens_out;
-  uncounted += others.uncounted;
-  bytes += others.bytes;
-}
-
-json::object Meter::Counters::shown() const {
-  std::uint64_t all = 0;
-  for (const std::uint64_t n : ends) all += n;
-  json::object out{{"requests", all}};
-  for (const End end : {End::completed, End::failed, End::cancelled, End::refused})
-    out[name(end)] = ends[static_cast<std::size_t>(end)];
-  out["tokens_in"] = tokens_in;
-  out["tokens_out"] = tokens_out;
-  out["uncounted"] = uncounted;
-  out["bytes"] = bytes;
-  return out;
-}
-
 void Meter::add(Record record) {
   all_.add(record);
+  days_.add(record);
   if (record.tries > 1) failovers_ += record.tries - 1;
-  // Names that nobody serves are not worth a counter: anybody can make them up.
-  const std::string model = record.tries == 0 ? "" : record.model;
-  std::pair key(record.principal, model);
+  std::pair key(record.principal, record.counted_model());
   if (counters_.size() >= kMeters && !counters_.contains(key)) key = {"", ""};
   counters_[key].add(record);
   recent_.push_front(std::move(record));
@@ -88,7 +43,7 @@ json::array Meter::by_key() const {
 }
 
 json::array Meter::summed(const char* field, std::string Pair::*part) const {
-  std::map<std::string, Counters> sums;
+  std::map<std::string, UsageCounters> sums;
   for (const auto& [key, counters] : counters_) sums[key.*part].add(counters);
   json::array out;
   for (const auto& [name, counters] : sums) {

@@ -242,7 +242,19 @@ std::vector<Route> gateway_routes() {
        "Gateway",
        &Rest::get_gateway},
   };
+  all.push_back({"GET",
+                 "/api/gateway/usage",
+                 Action::see_stats,
+                 "gateway",
+                 "What went through the gateway by day (UTC), principal and model; kept over restarts",
+                 {{"days", "integer", "So many days, today among them; up to 400, 30 when left out"},
+                  {"principal", "string", "Only of this one"},
+                  {"model", "string", "Only of this one"}},
+                 "",
+                 "Usage",
+                 &Rest::get_usage});
   for (Route& route : machine_routes()) all.push_back(std::move(route));
+  for (Route& route : service_routes()) all.push_back(std::move(route));
   return all;
 }
 

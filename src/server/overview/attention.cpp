@@ -19,6 +19,13 @@ int weight_of(const Attention& a) {
 
 }  // namespace
 
+bool waits_on_purpose(const core::Explanation& why) {
+  if (why.waits.empty()) return true;
+  const std::string& code = why.waits.front().code;
+  return code == "dependency" || code == "not_before" || code.starts_with("paused") || code == "open" ||
+         code == "recovering" || code == "backoff" || code == "siblings" || code == "no_worker";
+}
+
 std::string span_words(Millis span) {
   const auto seconds = std::max<std::int64_t>(0, span.count() / 1000);
   if (seconds < 120) return fmt::format("{} s", seconds);
@@ -79,6 +86,7 @@ std::vector<Attention> attention(const AttentionLook& look) {
                                n_of(look.dead_letters, "task")),
                    "They are kept with their messages, and can run again."});
   }
+  out.insert(out.end(), look.alerts.begin(), look.alerts.end());
   std::stable_sort(out.begin(), out.end(),
                    [](const Attention& a, const Attention& b) { return weight_of(a) < weight_of(b); });
   return out;

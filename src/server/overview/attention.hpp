@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/units.hpp"
+#include "core/explain.hpp"
 
 namespace grange::server {
 
@@ -41,10 +42,13 @@ struct AttentionLook {
   std::vector<Worker> quarantined = {}, lost = {};
   std::uint64_t dead_letters = 0;
   bool more_dead_letters = false;
+  std::vector<Attention> alerts = {};  // open ones, of kinds that are not looked at here
 };
 
 // Worst first.
 std::vector<Attention> attention(const AttentionLook& look);
+
+bool waits_on_purpose(const core::Explanation& why);  // jobs that somebody wants to wait are no news
 
 std::string span_words(Millis span);  // "40 s", "3 min", "2 h"
 

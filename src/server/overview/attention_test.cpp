@@ -51,5 +51,12 @@ TEST(Attention, TheWorstComesFirst) {
   EXPECT_EQ(all[7].title, "More than 100 tasks ended as failed");
 }
 
+TEST(Attention, OpenAlertsStandAmongTheRestByHowBadTheyAre) {
+  AttentionLook look{.workers = 1, .storage_full = true, .paused = true};
+  look.alerts = {{"service_down", "warn", "t", "x"}, {"disk_low", "error", "t", "x"}, {"queue_wait", "info", "t", "x"}};
+  EXPECT_EQ(kinds(look), (std::vector<std::string>{"storage_full:error", "disk_low:error", "farm_paused:warn",
+                                                   "service_down:warn", "queue_wait:info"}));
+}
+
 }  // namespace
 }  // namespace grange::server

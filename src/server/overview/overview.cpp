@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/farm.hpp"
+#include "server/alerts/alert_desk.hpp"
 
 namespace grange::server {
 namespace {
@@ -56,6 +57,10 @@ Result<> Overview::load(store::Reader& reader) {
     }
   }
   return {};
+}
+
+void Overview::waits(JobNo job) {
+  idle_.try_emplace(job, s_.clock.now().mono);
 }
 
 void Overview::deliver(const queue::Delivery& delivery) {
@@ -133,6 +138,7 @@ void Overview::sample(Now now, const core::FarmView& view) {
   before_ = counters;
   measure(sample);
   history_.add(sample, now.wall);
+  if (s_.alerts != nullptr) s_.alerts->sampled(now, view);
   if (now.mono - kept_ < kKeepEvery) return;
   kept_ = now.mono;
   keep();

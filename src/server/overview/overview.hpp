@@ -37,6 +37,9 @@ class Overview {
 
   const History& history() const { return history_; }
   const std::unordered_map<WorkerNo, std::deque<LoadSample>>& loads() const { return loads_; }
+  // Live jobs with tasks that wait and none at a worker, since when.
+  const std::unordered_map<JobNo, Instant>& idle() const { return idle_; }
+  void waits(JobNo job);  // it was known to, before the start
   // The whole page as text; made at most once a second, whoever asks.
   void text(std::function<void(Result<std::shared_ptr<const std::string>>)> done);
 
@@ -61,7 +64,7 @@ class Overview {
     std::map<core::FailureClass, std::uint64_t> failures;
   };
   std::deque<Minute> failures_;
-  std::unordered_map<JobNo, Instant> idle_;  // live, with tasks that wait and none at a worker, since
+  std::unordered_map<JobNo, Instant> idle_;
   std::deque<std::pair<JobNo, WallMs>> failed_jobs_;
   struct Lost {
     WallMs at{};

@@ -3,6 +3,7 @@
 #include <boost/json/serialize.hpp>
 #include <cmath>
 
+#include "server/alerts/alert_desk.hpp"
 #include "server/overview/overview_look.hpp"
 
 namespace grange::server {
@@ -12,14 +13,6 @@ constexpr std::size_t kRateSeconds = 10, kWaitSeconds = 300;
 
 json::value rounded_to(std::optional<double> value, double step) {
   return value ? json::value(std::round(*value / step) * step) : json::value(nullptr);
-}
-
-// Jobs that wait because somebody wants them to are no news.
-bool waits_on_purpose(const core::Explanation& e) {
-  if (e.waits.empty()) return true;
-  const std::string& code = e.waits.front().code;
-  return code == "dependency" || code == "not_before" || code.starts_with("paused") || code == "open" ||
-         code == "recovering" || code == "backoff" || code == "siblings" || code == "no_worker";
 }
 
 json::object use_json(const std::vector<core::WorkerView>& workers, const WorkerHub& hub) {
@@ -120,6 +113,7 @@ void Overview::build(Look& look) {
   }
   seen.more_dead_letters = dead_ > 100;
   seen.dead_letters = std::min<std::uint64_t>(dead_, 100);
+  if (s_.alerts != nullptr) seen.alerts = s_.alerts->attention();
   json::array attention_json;
   for (const Attention& one : attention(seen)) {
     json::object item{{"kind", one.kind}, {"severity", one.severity}, {"title", one.title}, {"text", one.text}};

@@ -243,8 +243,8 @@ void Rest::get_join(RestCallPtr call) {
                   host == headers.end() ? "127.0.0.1" : cut_utf8(host->second, 256));
   const bool token = !s_.options.token.empty();
   std::string note =
-      token ? "Put the server's token into the file grange.token, readable by you alone: (umask 077; cat > "
-              "grange.token), paste it, Ctrl-D."
+      token ? "Make the machine a token of its own: grange tokens create NAME --role worker. Put it into the file "
+              "grange.token there, readable by you alone: (umask 077; cat > grange.token), paste it, Ctrl-D."
             : "This server has no token, so it listens on this machine only, and only workers of this "
               "machine can join. To let others in, start it with --host 0.0.0.0 --token-file FILE.";
   const bool near = url.find("://127.") != std::string::npos || url.find("://localhost") != std::string::npos ||
@@ -256,7 +256,7 @@ void Rest::get_join(RestCallPtr call) {
       {"url", url},
       {"token_needed", token},
       {"note", std::move(note)}};
-  // Who sent it has it; there are no roles yet that may less.
+  // Who sent it has it. Others, admins too, make a token with a name, which can be taken back.
   if (token && call->who.kind == PrincipalKind::token) out["token"] = s_.options.token;
   call->answer(200, out);
 }

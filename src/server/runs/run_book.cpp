@@ -462,6 +462,8 @@ void RunBook::cancel(const Principal& who, const std::string& id, const std::str
       done(Error{ErrorClass::invalid_state_transition, "The run " + id + " has ended already."});
     });
   }
+  const std::string& user = live_.at(id)->state.user;
+  if (auto may = authorize(who, Action::cancel_job, {"run", id, user}); !may) return done(std::move(may).error());
   happened(id, run_events::Cancel{reason.empty() ? "cancelled by its user" : cut_utf8(reason, 200)});
   done({});
 }

@@ -305,16 +305,28 @@ void RunBook::remove(const Principal& who, const std::string& id, Done<Unit> don
   if (live_.contains(id))
     return done(
         Error{ErrorClass::conflict, "The run " + id + " goes on. Cancel it first: POST /api/runs/" + id + "/cancel"});
-  ports_.on_store(
-      [id](store::Store& store) -> Result<> {
-        auto dropped = store.drop_run(id);
-        if (!dropped) return std::move(dropped).error();
-        if (!*dropped) return no_such_run(id);
-        return {};
+  s_.files->read<std::string>(
+      [id](store::Reader& reader) -> Result<std::string> {
+        auto row = reader.run(id);
+        if (!row) return std::move(row).error();
+        if (!row->has_value()) return no_such_run(id);
+        return (*row)->user;
       },
-      [this, id, done](Result<> dropped) {
-        if (dropped && valid_run_id(id)) files_.remove(id);
-        done(std::move(dropped));
+      [this, who, id, done](Result<std::string> user) {
+        if (!user) return done(std::move(user).error());
+        if (auto may = authorize(who, Action::cancel_job, {"run", id, *user}); !may)
+          return done(std::move(may).error());
+        ports_.on_store(
+            [id](store::Store& store) -> Result<> {
+              auto dropped = store.drop_run(id);
+              if (!dropped) return std::move(dropped).error();
+              if (!*dropped) return no_such_run(id);
+              return {};
+            },
+            [this, id, done](Result<> dropped) {
+              if (dropped && valid_run_id(id)) files_.remove(id);
+              done(std::move(dropped));
+            });
       });
 }
 

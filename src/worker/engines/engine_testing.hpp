@@ -1,6 +1,7 @@
 // For tests of engines: a worker's ears, services that stand still, and scripted HTTP servers.
 #pragma once
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -31,7 +32,7 @@ struct HeardHost final : EngineHost {
   void event(TaskId task, Attempt, std::string type, std::string data) override {
     events.push_back({task, std::move(type), boost::json::parse(data).as_object()});
   }
-  void stage(TaskId, Attempt, pb::Stage) override {}
+  void stage(TaskId, Attempt, pb::Stage stage) override { stages.push_back(stage); }
   void engine_off(Kind, std::string) override {}
 
   std::vector<Event> of(std::string_view type) const {
@@ -40,6 +41,8 @@ struct HeardHost final : EngineHost {
       if (one.type == type) out.push_back(one);
     return out;
   }
+  std::ptrdiff_t times(pb::Stage stage) const { return std::count(stages.begin(), stages.end(), stage); }
+  std::vector<pb::Stage> stages;
   std::vector<End> ends;
   std::vector<Event> events;
   double progress_done = -1, progress_total = -1;

@@ -1,4 +1,4 @@
-// The engine of models: pull, fetch, remove, reset.
+// The engine of models: pull, fetch, remove, reset; start, stop and restart of services.
 #include <boost/json/serialize.hpp>
 #include <unordered_map>
 
@@ -23,16 +23,17 @@ class ModelsEngine final : public Engine {
   void run(Run run) override {
     const AttemptKey key{run.fence.task, run.fence.attempt};
     const pb::ModelsSpec& spec = run.job->spec.models();
-    const auto start = spec.op() == "pull"     ? start_pull
-                       : spec.op() == "fetch"  ? start_fetch
-                       : spec.op() == "remove" ? start_remove
-                       : spec.op() == "reset"  ? start_reset
-                                               : nullptr;
+    const auto start = spec.op() == "pull"                                                     ? start_pull
+                       : spec.op() == "fetch"                                                  ? start_fetch
+                       : spec.op() == "remove"                                                 ? start_remove
+                       : spec.op() == "reset"                                                  ? start_reset
+                       : spec.op() == "start" || spec.op() == "stop" || spec.op() == "restart" ? start_care
+                                                                                               : nullptr;
     if (start == nullptr) {
       return context_.host.ended(key.task, key.attempt,
                                  failure(pb::FAILURE_REFUSED,
                                          "There is no models operation \"" + spec.op().substr(0, 100) +
-                                             "\"; there are pull, fetch, remove and reset.",
+                                             "\"; there are pull, fetch, remove, reset, start, stop and restart.",
                                          true));
     }
     ModelsTask task{context_, disk_, spec, {}, {}, {}, {}};

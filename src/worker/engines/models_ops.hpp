@@ -31,6 +31,7 @@ std::unique_ptr<ModelsOp> start_pull(ModelsTask task);
 std::unique_ptr<ModelsOp> start_fetch(ModelsTask task);
 std::unique_ptr<ModelsOp> start_remove(ModelsTask task);
 std::unique_ptr<ModelsOp> start_reset(ModelsTask task);
+std::unique_ptr<ModelsOp> start_care(ModelsTask task);  // start, stop, restart
 
 // Tells of what is done at most four times a second, and each time that the status changes.
 class SyncProgress {

@@ -8,6 +8,7 @@
 
 #include "net/url.hpp"
 #include "worker/services/fits.hpp"
+#include "worker/services/keeper.hpp"
 #include "worker/services/look.hpp"
 #include "worker/services/model_files.hpp"
 #include "worker/services/service_config.hpp"
@@ -32,6 +33,7 @@ constexpr UsualPort kUsualPorts[] = {{"ollama", 11434}, {"llamacpp", 8080}, {"ll
 struct Watch {
   ServiceConfig config;
   bool named = true;  // by a person; false: a usual port
+  bool kept = false;  // the worker starts it itself
   bool listed = true;
   bool again = false;          // look once more when this look is over
   int misses = 0, failed = 0;  // looks in a row
@@ -68,6 +70,16 @@ class Watcher final : public Services {
                                     [&](const ServiceConfig& other) { return other.kind == one.kind; });
       if (!told) configs.push_back(std::move(one));
     }
+    if (options_.keeper != nullptr) {  // first: their names are as they are written
+      for (const CareSpec& spec : options_.keeper->specs()) {
+        ServiceConfig one{spec.name, spec.kind, spec.url, ""};
+        one.key = key_of(environment, one);
+        add(std::move(one), true);
+        watches_.back()->kept = true;
+        watches_.back()->info.shown.set_managed(true);
+      }
+      options_.keeper->on_change([this](const std::string& name) { care_changed(name); });
+    }
     for (ServiceConfig& one : configs) {
       if (watches_.size() < kServices) add(std::move(one), true);
     }
@@ -78,6 +90,7 @@ class Watcher final : public Services {
     }
   }
   ~Watcher() override {
+    if (options_.keeper != nullptr) options_.keeper->on_change(nullptr);
     watches_.clear();
     disk_.stop();
   }
@@ -91,6 +104,7 @@ class Watcher final : public Services {
 
   const std::vector<ServiceInfo>& list() const override { return list_; }
   const std::string& folder() const override { return options_.folder; }
+  Keeper* keeper() override { return options_.keeper; }
   void on_change(std::function<void()> changed) override { changed_ = std::move(changed); }
 
   std::optional<ServiceInfo> find(const std::vector<std::string_view>& kinds, std::string_view name,
@@ -151,8 +165,51 @@ class Watcher final : public Services {
     });
   }
 
+  // One that the worker keeps is looked at while it is ready; else what its keeper says is all there is to say.
+  bool up(const Watch& watch) const {
+    if (!watch.kept) return true;
+    const auto care = options_.keeper->shown(watch.config.name);
+    return care && care->state == CareState::ready;
+  }
+  void care_changed(const std::string& name) {
+    for (const auto& watch : watches_) {
+      if (!watch->kept || watch->config.name != name) continue;
+      const bool now_up = up(*watch), looked = watch->info.shown.care() == "ready";
+      if (now_up && !looked) watch->misses = watch->failed = 0;
+      // Of another process nothing is known yet; the timer and the look may be what we are called from.
+      if (!now_up) {
+        loop_.post([look = std::shared_ptr<Look>(std::move(watch->look)),
+                    timer = std::shared_ptr<net::Timer>(std::move(watch->timer))] {});
+      }
+      pb::Service now = watch->info.shown;
+      if (!now_up) now.set_state("down");
+      if (now_up && !looked) now.set_state("loading");
+      show(*watch, std::move(now));
+      if (now_up && !watch->look) begin(*watch);
+    }
+  }
+  void dress(const Watch& watch, pb::Service& now) const {
+    const auto care = options_.keeper->shown(watch.config.name);
+    if (!care) return;
+    now.set_managed(true);
+    now.set_care(std::string(worker::name(care->state)));
+    now.set_pid(static_cast<std::uint32_t>(care->pid));
+    now.set_restarts(care->restarts);
+    now.set_since_ms(static_cast<std::uint64_t>(std::max<std::int64_t>(0, care->since.ms)));
+    now.set_last_error(care->last_error);
+    if (care->state == CareState::ready) {
+      if (watch.config.kind == "other") now.set_state("ready");
+      if (now.state() == "ready") now.clear_note();
+      return;
+    }
+    now.set_state("down");
+    now.set_note(care->note);
+    // One that comes back by itself will have them again; the models of another are not offered.
+    if (care->state == CareState::stopped || care->state == CareState::failed) now.clear_models();
+  }
+
   void begin(Watch& watch) {
-    if (is_remote(watch.config.kind)) return;
+    if (is_remote(watch.config.kind) || watch.config.kind == "other" || !up(watch)) return;
     watch.again = false;
     if (watch.facts.size() > 4 * kModels) watch.facts.clear();  // of models that went long ago
     watch.look = look(http_, {watch.config.kind, watch.config.url, watch.config.key, watch.named}, watch.facts,
@@ -263,6 +320,7 @@ class Watcher final : public Services {
   }
 
   void show(Watch& watch, pb::Service now) {
+    if (watch.kept) dress(watch, now);
     const bool same = now.SerializeAsString() == watch.info.shown.SerializeAsString();
     watch.info.shown = std::move(now);
     const bool in_list = std::any_of(list_.begin(), list_.end(), [&](const ServiceInfo& one) {
@@ -304,6 +362,7 @@ std::string engine_of(std::string_view kind) {
   if (kind == "ollama" || kind == "llamacpp" || kind == "openai") return "llm";
   if (kind == "comfyui") return "image";
   if (kind == "files") return "models";
+  if (kind == "other") return "";
   return "remote:" + std::string(kind.starts_with("remote-") ? kind.substr(7) : kind);
 }
 

@@ -28,12 +28,15 @@ struct ServiceInfo {
   pb::Service shown;  // name, kind, state, models
 };
 
+class Keeper;
+
 struct ServicesOptions {
   std::vector<std::string> configured;  // "kind=url" or "name:kind=url"; GRANGE_SERVICES is added by make_services
   bool probe = true;
   std::string folder;  // the worker's own model files: DATA/models
   ai::MachineFacts machine;
-  Millis every{5'000};  // between two looks at a service
+  Millis every{5'000};       // between two looks at a service
+  Keeper* keeper = nullptr;  // of those that the worker starts itself; outlives the Services
 };
 
 class Services {
@@ -48,13 +51,14 @@ class Services {
   virtual void look_again() = 0;  // now: something was changed
   virtual void on_change(std::function<void()> changed) = 0;
   virtual const std::string& folder() const = 0;  // of the worker's own model files
+  virtual Keeper* keeper() { return nullptr; }    // null: it keeps none
 };
 
 std::unique_ptr<Services> make_services(net::Loop& loop, net::HttpClient& http, ServicesOptions options);
 
 // What jobs of this kind of service ask for: "llm" of ollama, llamacpp and openai, "image" of comfyui, "models" of
-// files; of those that a key is held for "remote:openai", "remote:replicate", "remote:runpod". OpenAI's own is of the
-// kind "remote-openai", so that no job for a local model is ever sent to it, and billed.
+// files, "" (none) of other; of those that a key is held for "remote:openai", "remote:replicate", "remote:runpod".
+// OpenAI's own is of the kind "remote-openai", so that no job for a local model is ever sent to it, and billed.
 std::string engine_of(std::string_view kind);
 
 // What `find` chooses from, best first.
