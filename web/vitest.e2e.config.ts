@@ -8,6 +8,6 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    retry: 2, // a machine that is busy with a build may be slow once; what fails is told each time
+    retry: 0, // a test that fails now and then is mended, not tried again
   },
 });

@@ -7,6 +7,7 @@ export interface Look {
   width?: number;
   height?: number;
   theme?: 'light' | 'dark';
+  before?: (page: Page) => Promise<void>; // such as answers of another farm
 }
 export interface Watched {
   page: Page;
@@ -48,6 +49,7 @@ export async function open(browser: Browser, url: string, hash: string, look: Lo
       found.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber} ${event.sample}`),
     );
   });
+  await look.before?.(page);
   await page.goto(url + hash);
   return {
     page,

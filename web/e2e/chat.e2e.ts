@@ -10,6 +10,12 @@ let browser: Browser;
 let one: ModelService;
 let two: ModelService;
 const question = (page: Page) => page.locator('#chat-question');
+// Before the models have come, Enter sends nothing.
+const put = async (page: Page, text: string) => {
+  await question(page).fill(text);
+  await page.waitForFunction(() => [...document.querySelectorAll<HTMLButtonElement>('main button')].some((one) => one.textContent?.trim() === 'Send' && !one.disabled));
+  await page.keyboard.press('Enter');
+};
 const models = async () => (await farm.get<{ data: { grange: { places: unknown[] } }[] }>('/v1/models')).data;
 
 beforeAll(async () => {
@@ -50,8 +56,7 @@ describe('with a model on two machines', () => {
     const { page, errors, csp, close } = await open(browser, farm.url, '#/chat?temperature=0.5&max_tokens=40');
     await page.getByText('Where it lives').waitFor();
     await page.getByLabel('System prompt').fill('Be brief.');
-    await question(page).fill('Where is the hay?');
-    await page.keyboard.press('Enter');
+    await put(page, 'Where is the hay?');
     await page.getByText('The barn is full of hay .').waitFor();
     const turn = page.getByRole('article');
     await turn.getByText('7 tokens after 4').waitFor();
@@ -95,8 +100,7 @@ describe('with a model on two machines', () => {
       service.words = Array.from({ length: 200 }, (_, i) => `w${i}`);
     }
     const { page, close } = await open(browser, farm.url, '#/chat');
-    await question(page).fill('Go on and on');
-    await page.keyboard.press('Enter');
+    await put(page, 'Go on and on');
     await page.getByText('w0 w1').waitFor();
     await page.keyboard.press('Escape'); // out of the field
     await page.keyboard.press('Escape');
@@ -112,8 +116,7 @@ describe('with a model on two machines', () => {
     // Each new conversation has no warm cache, and goes to the service that was used longest ago.
     for (let i = 0; i < 6 && one.asked.length === 0; ++i) {
       if (i) await page.getByRole('button', { name: 'New conversation' }).click();
-      await question(page).fill(`Number ${i}`);
-      await page.keyboard.press('Enter');
+      await put(page, `Number ${i}`);
       await page.getByText('The barn is full of hay .').waitFor();
       await page.getByRole('button', { name: 'Send' }).waitFor();
     }
@@ -126,8 +129,7 @@ describe('with a model on two machines', () => {
   it('keeps what had come when a service breaks off, and asks again', async () => {
     one.mode = two.mode = 'breaks';
     const { page, close } = await open(browser, farm.url, '#/chat');
-    await question(page).fill('Where is the hay?');
-    await page.keyboard.press('Enter');
+    await put(page, 'Where is the hay?');
     const trouble = page.getByRole('alert');
     await trouble.waitFor();
     expect(await trouble.textContent()).toContain('What had come is kept.');
@@ -142,8 +144,7 @@ describe('with a model on two machines', () => {
   it('names a model that nobody has', async () => {
     const { page, close } = await open(browser, farm.url, '#/chat?model=parot');
     await page.getByText('No machine has').waitFor();
-    await question(page).fill('Anybody?');
-    await page.keyboard.press('Enter');
+    await put(page, 'Anybody?');
     await page.getByText('Did you mean "parrot"?').waitFor();
     await page.getByRole('link', { name: 'Models on machines' }).click();
     await page.getByRole('cell', { name: /parrot|there|fit/ }).first().waitFor();

@@ -53,7 +53,7 @@ export class ModelService {
     const send = (what: object) => answer.write(`data: ${JSON.stringify({ id: 'c', object: 'chat.completion.chunk', model, ...what })}\n\n`);
     for (const [i, word] of this.words.entries()) {
       if (gone) return;
-      if (this.mode === 'breaks' && i === 3) return void answer.destroy();
+      if (this.mode === 'breaks' && i === 3) return void answer.socket?.end(); // what was written arrives before it
       send({ choices: [{ index: 0, delta: { content: (i ? ' ' : '') + word }, finish_reason: null }] });
       await sleep(this.pause_ms);
     }

@@ -1,34 +1,36 @@
 // One line a page. `nav` puts it into the menu; `key` is the second key after g.
 import type { Component } from 'svelte';
+import Overview from './pages/overview/Overview.svelte';
 
 export interface Route {
   path: string;
   title: string;
-  load: () => Promise<{ default: Component<{ params: Record<string, string> }> }>;
+  load: () => Promise<Page>;
   nav?: { icon: string; group: 'work' | 'ai' | 'farm'; phone?: boolean };
   key?: string;
 }
 
 // A page declares the params that it has; here they are all words by name.
-type Loaded = Promise<{ default: unknown }>;
-const page = (load: () => Loaded) => load as Route['load'];
+type Page = Component<{ params: Record<string, string> }>;
+const page = (name: keyof typeof import('./pages/others')) => async () => (await import('./pages/others'))[name] as unknown as Page;
 
 export const routes: Route[] = [
-  { path: '/', title: 'Overview', key: 'o', nav: { icon: 'overview', group: 'work', phone: true }, load: page(() => import('./pages/overview/Overview.svelte')) },
-  { path: '/jobs', title: 'Jobs', key: 'j', nav: { icon: 'jobs', group: 'work', phone: true }, load: page(() => import('./pages/jobs/Jobs.svelte')) },
-  { path: '/submit', title: 'Submit', key: 's', nav: { icon: 'submit', group: 'work', phone: true }, load: page(() => import('./pages/submit/Submit.svelte')) },
-  { path: '/jobs/:id', title: 'Job', load: page(() => import('./pages/jobs/Job.svelte')) },
-  { path: '/jobs/:id/tasks/:index', title: 'Task', load: page(() => import('./pages/jobs/Task.svelte')) },
-  { path: '/race/llm', title: 'Race', key: 'r', nav: { icon: 'race', group: 'ai' }, load: page(() => import('./pages/race/Race.svelte')) },
-  { path: '/race/compute', title: 'Compute', key: 'm', nav: { icon: 'compute', group: 'ai' }, load: page(() => import('./pages/race/Race.svelte')) },
-  { path: '/race/image', title: 'Image', key: 'i', nav: { icon: 'image', group: 'ai' }, load: page(() => import('./pages/race/Race.svelte')) },
-  { path: '/runs', title: 'Races', load: page(() => import('./pages/runs/Runs.svelte')) },
-  { path: '/runs/:id', title: 'Race', load: page(() => import('./pages/runs/RunPage.svelte')) },
-  { path: '/workers', title: 'Workers', key: 'w', nav: { icon: 'workers', group: 'farm', phone: true }, load: page(() => import('./pages/workers/Workers.svelte')) },
-  { path: '/workers/:id', title: 'Worker', load: page(() => import('./pages/workers/WorkerPage.svelte')) },
-  { path: '/chat', title: 'Chat', key: 'c', nav: { icon: 'chat', group: 'ai' }, load: page(() => import('./pages/chat/Chat.svelte')) },
-  { path: '/services', title: 'Services', key: 'v', nav: { icon: 'services', group: 'ai' }, load: page(() => import('./pages/services/Services.svelte')) },
-  { path: '/admin', title: 'Admin', key: 'a', nav: { icon: 'admin', group: 'farm' }, load: page(() => import('./pages/admin/Admin.svelte')) },
+  { path: '/', title: 'Overview', key: 'o', nav: { icon: 'overview', group: 'work', phone: true }, load: async () => Overview as unknown as Page },
+  { path: '/jobs', title: 'Jobs', key: 'j', nav: { icon: 'jobs', group: 'work', phone: true }, load: page('Jobs') },
+  { path: '/submit', title: 'Submit', key: 's', nav: { icon: 'submit', group: 'work', phone: true }, load: page('Submit') },
+  { path: '/jobs/:id', title: 'Job', load: page('Job') },
+  { path: '/jobs/:id/tasks/:index', title: 'Task', load: page('Task') },
+  { path: '/race/llm', title: 'Race', key: 'r', nav: { icon: 'race', group: 'ai' }, load: page('Race') },
+  { path: '/race/compute', title: 'Compute', key: 'm', nav: { icon: 'compute', group: 'ai' }, load: page('Race') },
+  { path: '/race/image', title: 'Image', key: 'i', nav: { icon: 'image', group: 'ai' }, load: page('Race') },
+  { path: '/runs', title: 'Races', load: page('Runs') },
+  { path: '/runs/:id', title: 'Race', load: page('RunPage') },
+  { path: '/workers', title: 'Workers', key: 'w', nav: { icon: 'workers', group: 'farm', phone: true }, load: page('Workers') },
+  { path: '/workers/:id', title: 'Worker', load: page('WorkerPage') },
+  { path: '/chat', title: 'Chat', key: 'c', nav: { icon: 'chat', group: 'ai' }, load: page('Chat') },
+  { path: '/services', title: 'Services', key: 'v', nav: { icon: 'services', group: 'ai' }, load: page('Services') },
+  { path: '/train', title: 'Train', key: 't', nav: { icon: 'train', group: 'farm' }, load: page('Train') },
+  { path: '/admin', title: 'Admin', key: 'a', nav: { icon: 'admin', group: 'farm' }, load: page('Admin') },
 ];
 
 export const groups = [

@@ -19,6 +19,12 @@ export interface paths {
                     before?: number;
                     /** @description pending, running, completed, failed or cancelled */
                     state?: string;
+                    /** @description Jobs of this engine */
+                    engine?: string;
+                    /** @description Jobs of this user */
+                    user?: string;
+                    /** @description Jobs with this in their id, name, user or engine */
+                    q?: string;
                 };
                 header?: never;
                 path?: never;
@@ -94,7 +100,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** One job */
+        /** One job, and the jobs that wait, or waited, for it */
         get: {
             parameters: {
                 query?: {
@@ -116,7 +122,7 @@ export interface paths {
                         [name: string]: unknown;
                     };
                     content: {
-                        "application/json": components["schemas"]["Job"];
+                        "application/json": components["schemas"]["JobLook"];
                     };
                 };
                 /** @description An error */
@@ -1450,7 +1456,7 @@ export interface paths {
         get: {
             parameters: {
                 query?: {
-                    /** @description jobs, tasks, workers, system, job:ID, separated by commas */
+                    /** @description jobs, tasks, workers, system, runs, alerts, job:ID, run:ID, separated by commas */
                     topics?: string;
                     /** @description Start with this number; Last-Event-ID works too */
                     from?: number;
@@ -4217,6 +4223,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gateway/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What went through the gateway by day (UTC), principal and model; kept over restarts */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description So many days, today among them; up to 400, 30 when left out */
+                    days?: number;
+                    /** @description Only of this one */
+                    principal?: string;
+                    /** @description Only of this one */
+                    model?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Usage"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/models": {
         parameters: {
             query?: never;
@@ -4565,6 +4623,211 @@ export interface paths {
                 };
             };
         };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/workers/{id}/services/{name}/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Start a service that the worker keeps running, and wait until it is ready: a job */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description The worker's id, or its name */
+                    id: string;
+                    /** @description The service's name */
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ServiceJob"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/workers/{id}/services/{name}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stop one; it stays down until it is started, or the worker is: a job */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description The worker's id, or its name */
+                    id: string;
+                    /** @description The service's name */
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ServiceJob"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/workers/{id}/services/{name}/restart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End one and start it again: a job */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description The worker's id, or its name */
+                    id: string;
+                    /** @description The service's name */
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ServiceJob"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/workers/{id}/services/{name}/log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest lines that a service wrote which the worker keeps running; at most 1 MiB */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description 1 to 5,000; 200 when left out */
+                    lines?: number;
+                    /** @description Only what came after this: the X-Log-End of an answer before */
+                    after?: number;
+                };
+                header?: never;
+                path: {
+                    /** @description The worker's id, or its name */
+                    id: string;
+                    /** @description The service's name */
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "text/plain": string;
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -5171,6 +5434,406 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who one is by one's token, and what that may */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Me"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The tokens with a name; never their secrets */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Tokens"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        /** Make a token; its secret is in this answer and nowhere else */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "application/json": components["schemas"]["TokenFile"];
+                };
+            };
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TokenMade"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/tokens/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revoke a token: what is open by it ends, and it opens nothing any more */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description The token's name */
+                    name: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["TokenRevoked"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Alerts that are open, the worst first, and those that ended, the newest first */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description At most so many that ended, up to 1000; 100 when left out */
+                    limit?: number;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Alerts"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/alerts/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The rule of each kind of alert */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["AlertRules"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/alerts/rules/{kind}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Change a rule; what is left out stays */
+        put: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description The kind, as the rules name it */
+                    kind: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "application/json": components["schemas"]["AlertRuleChange"];
+                };
+            };
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["AlertRule"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        post?: never;
+        /** Back to the rule as it comes */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description The kind, as the rules name it */
+                    kind: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["AlertRule"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/alerts/{id}/silence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Notify nobody of what this alert is about, for a time */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    /** @description The alert's id */
+                    id: number;
+                };
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "application/json": components["schemas"]["Silence"];
+                };
+            };
+            responses: {
+                /** @description Done */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Alert"];
+                    };
+                };
+                /** @description An error */
+                default: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Error"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -5285,7 +5948,7 @@ export interface components {
             text?: string | null;
             data_base64?: string;
         };
-        /** @description A worker. status: online, busy, paused, quarantined, draining, reconnecting or offline. services: {name, kind, state, version, note, parallel, models}; a model's fit is GOOD, RISK, FAIL or UNKNOWN on this machine. */
+        /** @description A worker. status: online, busy, paused, quarantined, draining, reconnecting or offline. services: {name, kind, state, version, note, parallel, models, managed, pid, restarts, since_ms, last_error, cpu_percent, memory_bytes}; the state of one that its worker keeps running (managed) is stopped, starting, ready, unhealthy, backing_off or failed; a model's fit is GOOD, RISK, FAIL or UNKNOWN on this machine. */
         Worker: {
             id?: string;
             number?: number;
@@ -5753,6 +6416,12 @@ export interface components {
             job_id?: string;
             worker_id?: string;
         };
+        /** @description The job; the result of a start says ready_ms, that of a stop stopped_ms. */
+        ServiceJob: {
+            job_id?: string;
+            worker_id?: string;
+            service?: string;
+        };
         /** @description Models in Ollama's form. */
         OllamaModels: {
             models?: unknown[];
@@ -5826,6 +6495,50 @@ export interface components {
                 gpu_percent?: unknown[];
             };
         };
+        /** @description Who one is. kind: local, token (the farm's own) or named. may: actions (x-action of each operation here) on all there is; own: those on what belongs to one's own name. */
+        Me: {
+            name?: string;
+            role?: string;
+            kind?: string;
+            may?: unknown[];
+            own?: unknown[];
+        };
+        /** @description role: admin, user (the default), viewer, worker or models. expires_in_s: left out, never. */
+        TokenFile: {
+            name?: string;
+            role?: string;
+            expires_in_s?: number;
+        };
+        /** @description token: shown this once. */
+        TokenMade: {
+            name?: string;
+            role?: string;
+            created_ms?: number;
+            created_by?: string;
+            expires_ms?: number | null;
+            token?: string;
+        };
+        /** @description Which one is gone. */
+        TokenRevoked: {
+            name?: string;
+        };
+        /** @description Tokens by name, and who asks. */
+        Tokens: {
+            tokens?: {
+                name?: string;
+                role?: string;
+                created_ms?: number;
+                created_by?: string;
+                expires_ms?: number | null;
+                last_used_ms?: number | null;
+                expired?: boolean;
+            }[];
+            /** @description Who asks. */
+            you?: {
+                name?: string;
+                role?: string;
+            };
+        };
         /** @description What to type on a new machine. token: only for who has it already. */
         Join: {
             command?: string;
@@ -5840,6 +6553,65 @@ export interface components {
             value?: string;
             from?: string;
             help?: string;
+        };
+        JobLook: components["schemas"]["Job"] & {
+            children?: unknown[];
+            more_children?: boolean;
+        };
+        /** @description subject: a worker's id, a job's, WORKER/SERVICE, or nothing for the farm. severity: info, warn or error. */
+        Alert: {
+            id?: number;
+            kind?: string;
+            severity?: string;
+            subject?: string;
+            subject_name?: string;
+            title?: string;
+            text?: string;
+            worker_id?: string | null;
+            job_id?: string | null;
+            began_ms?: number;
+            ended_ms?: number | null;
+            silenced_until_ms?: number | null;
+        };
+        /** @description webhook: {url_host, sent, failed, waiting}; url_host is null without --alert-webhook. */
+        Alerts: {
+            open?: components["schemas"]["Alert"][];
+            recent?: components["schemas"]["Alert"][];
+            webhook?: Record<string, never>;
+        };
+        /** @description threshold and unit are null where it is so or it is not. for_s: it must hold so long before an alert opens. */
+        AlertRule: {
+            kind?: string;
+            help?: string;
+            unit?: string | null;
+            enabled?: boolean;
+            threshold?: number | null;
+            for_s?: number;
+            severity?: string;
+            changed?: boolean;
+            silenced_until_ms?: number | null;
+        };
+        /** @description One of each kind. */
+        AlertRules: {
+            rules?: components["schemas"]["AlertRule"][];
+        };
+        /** @description What is left out stays as it is. for_s: seconds, or "5m". */
+        AlertRuleChange: {
+            enabled?: boolean;
+            threshold?: number | null;
+            for_s?: number;
+            severity?: string;
+        };
+        /** @description For how long; 0 takes it back. scope: subject (left out), or kind: all alerts of this kind. */
+        Silence: {
+            for_s?: number;
+            scope?: string;
+        };
+        /** @description days: {day, principal, model, requests, completed, failed, cancelled, refused, tokens_in, tokens_out, uncounted, bytes} each; totals: the same of all of them. Days are UTC, and since_ms is the begin of the first one that was asked for. */
+        Usage: {
+            days?: unknown[];
+            totals?: Record<string, never>;
+            since_ms?: number;
         };
         OpenApi: Record<string, never>;
     };

@@ -52,6 +52,24 @@ export const worker_name = (worker: Pick<Worker, 'id' | 'name'>): string => work
 export const is_files = (service: Pick<Service, 'kind'>): boolean => service.kind === 'files';
 export const resettable = (service: Pick<Service, 'kind'>): boolean =>
   ['ollama', 'llamacpp', 'openai', 'comfyui'].includes(service.kind);
+// What can be told to a service that its worker keeps running; others were only found.
+export type Telling = 'start' | 'stop' | 'restart';
+export const tellings = (service: Pick<Service, 'managed' | 'state'>): Telling[] =>
+  !service.managed ? [] : ['stopped', 'failed'].includes(service.state) ? ['start'] : ['restart', 'stop'];
+const commands: Record<string, string> = {
+  ollama: '["ollama", "serve"]',
+  llamacpp: '["llama-server", "--model", "model.gguf", "--port", "8080"]',
+  comfyui: '["python", "main.py"]',
+};
+// The lines of the services file that put one under care.
+export const care_of = (service: Pick<Service, 'name' | 'kind'> & { url?: unknown }): string =>
+  [
+    '[[service]]',
+    `name = ${JSON.stringify(service.name)}`,
+    `kind = "${service.kind}"`,
+    `url = ${JSON.stringify(typeof service.url === 'string' ? service.url : 'http://127.0.0.1:PORT')}`,
+    `command = ${commands[service.kind] ?? '["the program", "and its arguments"]'}`,
+  ].join('\n');
 export const removable = (service: Pick<Service, 'kind'>): boolean => service.kind === 'ollama' || is_files(service);
 
 export function machines(workers: readonly Worker[], figures: readonly GatewayService[], text = ''): Machine[] {

@@ -21,6 +21,7 @@ export interface Options {
   body?: unknown;
   signal?: AbortSignal;
   headers?: Record<string, string>;
+  text?: boolean; // the answer is text, even if it looks like JSON
 }
 export interface Answer<T> {
   data: T;
@@ -122,7 +123,8 @@ export async function call<T>(method: string, path: string, options: Options = {
   const answer = await raw(method, path, options);
   const text = await answer.text();
   let data: unknown = null;
-  if (text) {
+  if (options.text) data = text;
+  else if (text) {
     try {
       data = JSON.parse(text);
     } catch {

@@ -75,6 +75,8 @@ export function eta(job: Job, samples: readonly Sample[], now: number): number |
 }
 
 export type Action = 'cancel' | 'pause' | 'resume' | 'retry';
+// What a role must be allowed for it.
+export const action_of: Record<Action, string> = { cancel: 'cancel_job', pause: 'pause_job', resume: 'pause_job', retry: 'retry_job' };
 export interface Did {
   ok: boolean;
   text: string;

@@ -41,6 +41,11 @@ export interface Service {
   version?: string;
   note?: string;
   parallel?: number;
+  managed?: boolean; // started and watched by its worker
+  pid?: number | null;
+  restarts?: number;
+  since_ms?: number | null;
+  last_error?: string | null;
   models?: ServiceModel[];
   [key: string]: unknown;
 }
@@ -82,6 +87,7 @@ export interface Attention {
   job_id?: string;
   index?: number;
   worker_id?: string;
+  alert?: string | number; // of an alert, its id
 }
 export interface Overview {
   stats: Stats;

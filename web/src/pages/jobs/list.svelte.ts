@@ -9,8 +9,8 @@ export interface Filter {
   user: string;
   text: string;
 }
-const kPage = 500;
-const kSearchDepth = 20_000; // loaded by itself while something is searched
+const kFirstPage = 500;
+const kPage = 1000; // of what is further down: fewer questions, fewer looks at all rows
 
 export function matches(job: Job, filter: Filter): boolean {
   const { state } = filter;
@@ -32,18 +32,19 @@ export class JobList {
   error = $state.raw<unknown>(null);
   loading = $state.raw(false);
   complete = $state.raw(false); // all there are have been loaded
-  lowest = $state.raw(Number.POSITIVE_INFINITY); // all jobs of the state from this number on are here
-  private state = '';
+  lowest = $state.raw(Number.POSITIVE_INFINITY); // all jobs of the filter from this number on are here
+  private filter: Filter = { state: '', engine: '', user: '', text: '' };
+  private below: number | undefined; // the next page's
   private turn = 0;
 
-  // Of the server's filters only the state is used: a job that changes it is then seen to leave.
-  async restart(state: string): Promise<void> {
+  // Until the first answer what is there already, and fits, stays in sight.
+  async restart(filter: Filter): Promise<void> {
     ++this.turn;
-    this.state = state;
+    this.filter = filter;
+    this.below = undefined;
     this.complete = false;
     this.loading = false;
     this.error = null;
-    this.lowest = Number.POSITIVE_INFINITY;
     await this.more();
   }
 
@@ -51,12 +52,12 @@ export class JobList {
     if (this.loading || this.complete) return;
     const turn = this.turn;
     this.loading = true;
+    const limit = this.below === undefined ? kFirstPage : kPage;
+    const { engine, user, text: q } = this.filter;
     try {
       const answers = await Promise.all(
-        (this.state === 'live' ? ['pending', 'running'] : [this.state]).map((state) =>
-          call<Job[]>('GET', 'api/jobs', {
-            query: { limit: kPage, state, before: Number.isFinite(this.lowest) ? this.lowest : undefined },
-          }),
+        (this.filter.state === 'live' ? ['pending', 'running'] : [this.filter.state]).map((state) =>
+          call<Job[]>('GET', 'api/jobs', { query: { limit, state, engine, user, q, before: this.below } }),
         ),
       );
       if (turn !== this.turn) return;
@@ -64,8 +65,8 @@ export class JobList {
       // Each answer reaches down to its cursor; together they reach to the highest of these.
       const cursors = answers.map((answer) => Number(answer.headers.get('x-next-before')) || 0);
       const down = Math.max(...cursors);
-      this.complete = down === 0 || answers.every((answer) => answer.data.length < kPage);
-      this.lowest = this.complete ? 0 : down;
+      this.complete = down === 0 || answers.every((answer) => answer.data.length < limit);
+      this.lowest = this.below = this.complete ? 0 : down;
       this.error = null;
     } catch (error) {
       if (turn === this.turn) this.error = error;
@@ -74,17 +75,14 @@ export class JobList {
     }
   }
 
-  // Deeper, as long as a filter that the server does not know leaves the page empty.
-  wants_more(rows: number, searching: boolean): boolean {
-    return searching && !this.complete && !this.loading && !this.error && rows < 200 && farm.jobs.size < kSearchDepth;
-  }
-
   rows(filter: Filter): Job[] {
     void farm.version;
     const out: Job[] = [];
     for (const job of farm.jobs.values()) {
       if (job.job >= this.lowest && matches(job, filter)) out.push(job);
     }
-    return out.sort((a, b) => b.job - a.job);
+    // Pages come downwards: most often they stand right already.
+    for (let i = 1; i < out.length; ++i) if (out[i - 1]!.job < out[i]!.job) return out.sort((a, b) => b.job - a.job);
+    return out;
   }
 }

@@ -58,6 +58,8 @@ export class LogBook {
     }
   }
 }
+// A line without colours and other orders to a terminal, as it would stand there in the end.
+export const plain = (text: string): string => tail(text.replace(ansi, ''));
 function tail(text: string): string {
   const clean = text.endsWith('\r') ? text.slice(0, -1) : text;
   const at = clean.lastIndexOf('\r');

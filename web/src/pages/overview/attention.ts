@@ -1,4 +1,5 @@
 // What a person can do about each kind of thing that needs attention.
+import { place_of } from '../../lib/alerts';
 import { href, job_href, task_href } from '../../lib/routes_match';
 import type { Attention } from '../../lib/types';
 
@@ -27,6 +28,13 @@ export function way(item: Attention): Way | null {
       return { text: 'Open the worker', href: href(`/workers/${encodeURIComponent(item.worker_id ?? '')}`) };
     case 'storage_full':
       return { text: 'What takes the room', href: href('/admin', { tab: 'database' }) };
+    case 'machine_hot':
+    case 'machine_memory':
+    case 'service_down':
+    case 'disk_low':
+    case 'failure_rate':
+    case 'queue_wait':
+      return { text: 'Look at it', href: place_of(item) };
     default:
       if (item.job_id) return { text: 'Open the job', href: job_href(item.job_id) };
       if (item.worker_id) return { text: 'Open the worker', href: href(`/workers/${encodeURIComponent(item.worker_id)}`) };

@@ -52,6 +52,16 @@ export const doing_words: Record<Doing, Words> = {
   },
 };
 
+// What a role must be allowed for it.
+export const action_of: Record<Doing, string> = {
+  pause: 'pause_worker',
+  resume: 'pause_worker',
+  release: 'release_worker',
+  reset: 'change_machines',
+  drain: 'drain_worker',
+  remove: 'forget_worker',
+};
+
 function send(doing: Doing, worker: Worker): Promise<unknown> {
   const path = `api/workers/${encodeURIComponent(worker.id)}`;
   return doing === 'remove' ? del(path) : post(`${path}/${doing}`);
