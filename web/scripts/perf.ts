@@ -99,7 +99,11 @@ try {
     costs.push((watched.cost - without.cost) * watched.tasks * 100);
     seen.push(watched);
   }
-  const middle = (all: number[]) => [...all].sort((a, b) => a - b)[Math.floor(all.length / 2)]!;
+  const middle = (all: number[]) => {
+    const sorted = [...all].sort((a, b) => a - b);
+    const half = (sorted.length - 1) / 2;
+    return (sorted[Math.floor(half)]! + sorted[Math.ceil(half)]!) / 2;
+  };
   console.log(`a viewer, in turns with none: ${costs.map((one) => one.toFixed(1)).join(', ')} % of a core; ` +
     `${middle(seen.map((one) => one.tasks)).toFixed(0)} tasks and ${middle(seen.map((one) => one.facts)).toFixed(0)} facts a second were seen`);
   row('cost of a viewer to the server', Math.max(0, middle(costs)), '% of a core', 5);
